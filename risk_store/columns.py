@@ -1,0 +1,378 @@
+"""Column types and portable SQL functions: what may be stored, the same verdict on every engine.
+
+Each type is strict in one direction only. **Writing** refuses what some engine could not keep (a naive instant, NaN, an
+integer beyond 64 bits, NUL in an identifier) with one :class:`~risk_store.errors.InvalidValue` that names the column.
+**Reading** never raises: a value this release cannot read comes back as it is stored, so that one odd row of an old
+file never hides the others (D2, D3).
+
+Why not SQLAlchemy's own types, all measured (`docs/architecture.md`): an IntEnum annotation stores the member's *name*;
+`DateTime(timezone=True)` drops the offset on SQLite without converting; NaN becomes NULL on SQLite and stays NaN on
+PostgreSQL; `2**63` raises an unwrapped OverflowError on one engine and DataError on the other.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import IntEnum
+from typing import Any, ClassVar, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator, TypeEngine, UserDefinedType
+
+from risk_store.errors import InvalidValue
+
+__all__ = [
+    "BoundedText",
+    "CalendarDate",
+    "CheckedFloat",
+    "CheckedText",
+    "CheckedType",
+    "FreeText",
+    "Int64",
+    "IntCode",
+    "UtcInstant",
+    "instant_key",
+    "storable_text",
+    "utc_date",
+]
+
+T = TypeVar("T")
+
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+
+
+class CheckedType(TypeDecorator[T]):
+    """Base of the store's column types: `write` checks a Python value, `read` understands a stored one.
+
+    ``field`` is the column's full name (``orders.limit_price``), set when the models are loaded, for error texts.
+    """
+
+    cache_ok = True
+    field: str = "value"
+
+    def refuse(self, value: object, expected: str) -> InvalidValue:
+        return InvalidValue(self.field, value, expected)
+
+    def write(self, value: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} says what it takes; got {value!r}")
+
+    def read(self, stored: Any) -> Any:
+        """The Python value of what is stored; what cannot be read is returned as it is."""
+        return stored
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002 (SQLAlchemy's signature)
+        return None if value is None else self.write(value)
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002 (SQLAlchemy's signature)
+        return None if value is None else self.read(value)
+
+
+class Int64(CheckedType[int]):
+    """A 64-bit integer: broker ids passed 2**31 long ago (`reference/gateway.md` 3), counts use the same type.
+
+    INTEGER on SQLite, where every integer has 64 bits and only that spelling gives AUTOINCREMENT; BIGINT elsewhere.
+
+    >>> Int64().write(3_425_270_858)
+    3425270858
+    >>> Int64().write(2**63)
+    Traceback (most recent call last):
+    risk_store.errors.InvalidValue: value: 9223372036854775808 is not a whole number of at most 64 bits
+    """
+
+    impl = sa.BigInteger
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(sa.Integer() if dialect.name == "sqlite" else sa.BigInteger())
+
+    def write(self, value: Any) -> int:
+        expected = "a whole number of at most 64 bits"
+        if isinstance(value, bool):
+            raise self.refuse(value, expected)
+        try:
+            number = operator.index(value)  # takes numpy's integers too, never a float or a string
+        except TypeError:
+            raise self.refuse(value, expected) from None
+        if not INT64_MIN <= number <= INT64_MAX:
+            raise self.refuse(value, expected)
+        return number
+
+
+class IntCode(CheckedType[IntEnum]):
+    """An IntEnum stored as its integer (D2).
+
+    Writing takes members and their integers. Reading gives the member, or, for a code this release does not know, what
+    is stored: such a row is still returned, and `risk-store check` counts it.
+
+    >>> from risk_store.codes import OrderType
+    >>> IntCode(OrderType).read(5), IntCode(OrderType).read(99)
+    (<OrderType.TRAILING_STOP: 5>, 99)
+    """
+
+    impl = sa.Integer
+
+    def __init__(self, enum: type[IntEnum]) -> None:
+        super().__init__()
+        self.enum = enum
+        self._members: dict[Any, IntEnum] = {member.value: member for member in enum}
+
+    def write(self, value: Any) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and value in self._members:
+            return int(value)
+        known = ", ".join(f"{member.name} {member.value}" for member in self.enum)
+        raise self.refuse(value, f"one of {known}")
+
+    def read(self, stored: Any) -> Any:
+        return self._members.get(stored, stored)
+
+
+class CheckedFloat(CheckedType[float]):
+    """A finite float64, kept bit for bit: prices and amounts (D4).
+
+    −0.0 is stored as 0.0, since SQLite does not keep the sign and PostgreSQL does. Decimals are taken and rounded to
+    the nearest float64, which holds every price seen on the wire (at most 9 decimals).
+
+    >>> CheckedFloat().write(float("nan"))
+    Traceback (most recent call last):
+    risk_store.errors.InvalidValue: value: nan is not a finite number
+    """
+
+    impl = sa.Double
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
+        # v1 declared REAL, which on SQLite has 8 bytes; on PostgreSQL REAL would have 4.
+        return dialect.type_descriptor(sa.REAL() if dialect.name == "sqlite" else sa.Double())
+
+    def write(self, value: Any) -> float:
+        expected = "a finite number"
+        if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
+            raise self.refuse(value, expected)
+        try:
+            number = float(value)
+        except (OverflowError, ValueError, TypeError):
+            raise self.refuse(value, expected) from None
+        if not math.isfinite(number):
+            raise self.refuse(value, expected)
+        return number + 0.0  # −0.0 + 0.0 is 0.0
+
+    def read(self, stored: Any) -> Any:
+        return float(stored) if isinstance(stored, (int, Decimal)) else stored
+
+
+class BoundedText(CheckedType[str]):
+    """Base of the two kinds of text: it says what PostgreSQL could not store."""
+
+    impl = sa.Text
+
+    def check(self, value: Any) -> str:
+        if not isinstance(value, str):
+            raise self.refuse(value, "text")
+        return value
+
+
+class CheckedText(BoundedText):
+    r"""An identifier (contract_id, rule_id, action): NUL and lone surrogates are refused.
+
+    >>> CheckedText().write("a\0b")
+    Traceback (most recent call last):
+    risk_store.errors.InvalidValue: value: 'a\x00b' is not text without NUL characters and lone surrogates
+    """
+
+    def write(self, value: Any) -> str:
+        text = self.check(value)
+        if storable_text(text) != text:
+            raise self.refuse(value, "text without NUL characters and lone surrogates")
+        return text
+
+
+class FreeText(BoundedText):
+    r"""What a broker or a person wrote (reason, error_message, details): escaped visibly, never refused.
+
+    An audit row must not fail because of a character in a broker's message.
+
+    >>> print(FreeText().write("bad\0byte \udc80"))
+    bad\x00byte \udc80
+    """
+
+    def write(self, value: Any) -> str:
+        return storable_text(self.check(value))
+
+
+def storable_text(text: str) -> str:
+    r"""`text` with NUL as ``\x00`` and each lone surrogate as ``\udXXX``: what PostgreSQL cannot store, made visible.
+
+    >>> print(storable_text("a\0b"))
+    a\x00b
+    """
+    if "\0" in text:
+        text = text.replace("\0", "\\x00")
+    if not text.isascii():
+        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text
+
+
+class _DeclaredAs(UserDefinedType[Any]):
+    """A column declared as `name` whose values pass untouched: text in, text out.
+
+    SQLAlchemy's own DATETIME for SQLite parses while fetching, and one value it cannot parse fails the whole result.
+    """
+
+    cache_ok = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_col_spec(self, **_: Any) -> str:
+        return self.name
+
+    def literal_processor(self, dialect: sa.Dialect) -> Callable[[Any], str]:  # noqa: ARG002 (SQLAlchemy's signature)
+        return lambda value: "'" + str(value).replace("'", "''") + "'"
+
+
+class UtcInstant(CheckedType[datetime]):
+    """An instant: aware in, aware UTC out (D3).
+
+    On SQLite it is text ``YYYY-MM-DD HH:MM:SS[.ffffff]`` in UTC, the fraction only when it is not zero: what
+    CURRENT_TIMESTAMP writes, so the order of the text is the order of time. On PostgreSQL ``timestamptz``.
+    Reading also takes the other forms v1 daemons left (`T`, `Z`, offsets); a naive text is UTC.
+
+    >>> from datetime import timedelta, timezone
+    >>> chicago = timezone(timedelta(hours=-5))
+    >>> UtcInstant.text(datetime(2025, 10, 21, 12, 0, tzinfo=chicago))
+    '2025-10-21 17:00:00'
+    >>> UtcInstant().write(datetime(2025, 10, 21))
+    Traceback (most recent call last):
+    risk_store.errors.InvalidValue: value: datetime.datetime(2025, 10, 21, 0, 0) is not an instant with a time zone...
+    """
+
+    impl = sa.DateTime
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(_DeclaredAs("DATETIME"))
+        return dialect.type_descriptor(sa.DateTime(timezone=True))
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
+        if value is None:
+            return None
+        instant = self.write(value)
+        return self.text(instant) if dialect.name == "sqlite" else instant
+
+    def write(self, value: Any) -> datetime:
+        expected = "an instant with a time zone, such as datetime.now(UTC)"
+        if not isinstance(value, datetime) or value.utcoffset() is None:
+            raise self.refuse(value, expected)
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:
+            raise self.refuse(value, "an instant within the years 1 to 9999 UTC") from None
+
+    def read(self, stored: Any) -> Any:
+        if isinstance(stored, str):
+            try:
+                stored = datetime.fromisoformat(stored)
+            except ValueError:
+                return stored
+        if isinstance(stored, datetime):
+            try:
+                return stored.replace(tzinfo=UTC) if stored.tzinfo is None else stored.astimezone(UTC)
+            except OverflowError:
+                return stored
+        return stored
+
+    @staticmethod
+    def text(instant: datetime) -> str:
+        """The canonical text of an aware instant, as SQLite keeps it."""
+        return instant.astimezone(UTC).replace(tzinfo=None).isoformat(" ")
+
+
+class CalendarDate(CheckedType[date]):
+    """A calendar date (a trading day): ``YYYY-MM-DD`` on SQLite, DATE on PostgreSQL.
+
+    >>> CalendarDate().read("2025-10-21")
+    datetime.date(2025, 10, 21)
+    """
+
+    impl = sa.Date
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(_DeclaredAs("DATE") if dialect.name == "sqlite" else sa.Date())
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
+        if value is None:
+            return None
+        day = self.write(value)
+        return day.isoformat() if dialect.name == "sqlite" else day
+
+    def write(self, value: Any) -> date:
+        if not isinstance(value, date) or isinstance(value, datetime):
+            raise self.refuse(value, "a calendar date (datetime.date)")
+        return value
+
+    def read(self, stored: Any) -> Any:
+        if isinstance(stored, str):
+            try:
+                return datetime.fromisoformat(stored).date()
+            except ValueError:
+                return stored
+        return stored
+
+
+class utc_date(FunctionElement[date]):  # noqa: N801 (it reads as a SQL function)
+    """The UTC calendar date of an instant column: ``date(…)`` on SQLite, ``(… AT TIME ZONE 'UTC')::date`` elsewhere.
+
+    >>> print(utc_date(sa.column("timestamp", UtcInstant())).compile(dialect=sa.dialects.sqlite.dialect()))
+    date(timestamp)
+    """
+
+    type = CalendarDate()
+    inherit_cache = True
+    name = "utc_date"
+
+
+@compiles(utc_date)
+def _utc_date(element: utc_date, compiler: Any, **kw: Any) -> str:
+    return f"CAST({compiler.process(element.clauses, **kw)} AT TIME ZONE 'UTC' AS DATE)"
+
+
+@compiles(utc_date, "sqlite")
+def _utc_date_sqlite(element: utc_date, compiler: Any, **kw: Any) -> str:
+    return f"date({compiler.process(element.clauses, **kw)})"
+
+
+class instant_key(FunctionElement[datetime]):  # noqa: N801 (it reads as a SQL function)
+    """An instant column as something that compares in order of time, whatever form a v1 daemon left in it.
+
+    On SQLite canonical text is itself; another readable form is made canonical (to the millisecond); what cannot be
+    read compares later than every instant, so a lockout with an unreadable end never counts as over. On PostgreSQL
+    every value is an instant and the column is used as it is.
+    """
+
+    type = UtcInstant()
+    inherit_cache = True
+    name = "instant_key"
+
+    # What cannot be read sorts behind every canonical text, and behind it only.
+    UNREADABLE: ClassVar[str] = "unreadable"
+    CANONICAL: ClassVar[str] = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9] [0-9][0-9]:[0-9][0-9]:[0-9][0-9]"
+
+
+@compiles(instant_key)
+def _instant_key(element: instant_key, compiler: Any, **kw: Any) -> str:
+    return str(compiler.process(element.clauses, **kw))
+
+
+@compiles(instant_key, "sqlite")
+def _instant_key_sqlite(element: instant_key, compiler: Any, **kw: Any) -> str:
+    column = compiler.process(element.clauses, **kw)
+    fraction = f"{column} GLOB '{element.CANONICAL}.[0-9]*' AND substr({column}, 21) NOT GLOB '*[^0-9]*'"
+    canonical = f"{column} GLOB '{element.CANONICAL}' OR ({fraction})"
+    # Not for numbers: SQLite's date functions read them as Julian days. %f writes '.000' where canonical text has none.
+    normalized = f"rtrim(rtrim(strftime('%Y-%m-%d %H:%M:%f', {column}), '0'), '.')"
+    other = f"CASE WHEN typeof({column}) = 'text' THEN {normalized} END"
+    return f"CASE WHEN {column} IS NULL OR {canonical} THEN {column} ELSE coalesce({other}, '{element.UNREADABLE}') END"

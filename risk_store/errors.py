@@ -1,0 +1,112 @@
+"""The errors the store raises. Each class's docstring is its default message; the cause is kept in ``__cause__``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import DontWrapMixin
+
+if TYPE_CHECKING:
+    from risk_store.models import EnforcementLog
+    from risk_store.schema import SchemaStatus
+
+__all__ = [
+    "EnforcementNotRecorded",
+    "InvalidGatewayEvent",
+    "InvalidValue",
+    "NestedTransaction",
+    "RiskStoreError",
+    "SchemaMismatch",
+    "StoreBusy",
+    "StoreClosed",
+    "StoreFull",
+    "StoreReadOnly",
+    "StoreUnavailable",
+]
+
+# A value in an error text is cut here: a 10 MB reason must not become a 10 MB log line.
+_SHOWN = 200
+
+
+def shown(value: object) -> str:
+    """``repr(value)``, cut to a length fit for an error text."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
+
+
+class RiskStoreError(Exception):
+    """The store could not do what was asked."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (self.__doc__ or "").strip())
+
+
+# DontWrapMixin: raised by a column type while a statement is bound, it arrives as itself on every engine instead of
+# inside a StatementError (D4).
+class InvalidValue(RiskStoreError, ValueError, DontWrapMixin):
+    """A value the store cannot keep.
+
+    Attributes: ``field`` (its name), ``value`` (as given), ``expected`` (what would be right).
+
+    >>> raise InvalidValue("size", 0, "a whole number of contracts, 1 or more")
+    Traceback (most recent call last):
+    risk_store.errors.InvalidValue: size: 0 is not a whole number of contracts, 1 or more
+    """
+
+    def __init__(self, field: str, value: object, expected: str, message: str | None = None) -> None:
+        super().__init__(message or f"{field}: {shown(value)} is not {expected}")
+        self.field = field
+        self.value = value
+        self.expected = expected
+
+
+class InvalidGatewayEvent(InvalidValue):
+    """A gateway payload that cannot be understood. ``payload`` keeps it whole."""
+
+    def __init__(self, field: str, value: object, expected: str, payload: Any) -> None:
+        super().__init__(field, value, expected)
+        self.payload = payload
+
+
+class SchemaMismatch(RiskStoreError):
+    """The database does not have the schema this release works with. ``status`` is the verdict."""
+
+    def __init__(self, status: SchemaStatus) -> None:
+        super().__init__(status.message)
+        self.status = status
+
+
+class StoreUnavailable(RiskStoreError):
+    """The database cannot be reached or opened."""
+
+
+class StoreBusy(RiskStoreError):
+    """Another writer holds the database, and the time to wait for it is over."""
+
+
+class StoreFull(RiskStoreError):
+    """The disk, or the space the database may use, is full. Nothing was written; reads go on."""
+
+
+class StoreReadOnly(RiskStoreError):
+    """The database, its file or its folder cannot be written by this process."""
+
+
+class StoreClosed(RiskStoreError):
+    """The store was closed. Make a new RiskStore to go on."""
+
+
+class NestedTransaction(RiskStoreError):
+    """This thread is inside store.begin() already: finish that transaction first, or use its `tx`."""
+
+
+class EnforcementNotRecorded(RiskStoreError):
+    """An enforcement was carried out, but its row could not be written.
+
+    ``log`` is the row; the same facts went to the log at CRITICAL as one line of JSON. The in-flight row, if it could
+    be written, is still there and names the enforcement.
+    """
+
+    def __init__(self, log: EnforcementLog, message: str) -> None:
+        super().__init__(message)
+        self.log = log

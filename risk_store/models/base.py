@@ -1,0 +1,147 @@
+"""What every model shares: the declarative base, the naming convention and the column aliases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Annotated, Any, ClassVar, Self, cast
+
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, MappedAsDataclass, mapped_column
+
+from risk_store.codes import OrderSide, OrderState, OrderType, PositionType
+from risk_store.columns import (
+    CalendarDate,
+    CheckedFloat,
+    CheckedText,
+    CheckedType,
+    FreeText,
+    Int64,
+    IntCode,
+    UtcInstant,
+)
+
+__all__ = [
+    "Base",
+    "Count",
+    "Day",
+    "Flag",
+    "FreeStr",
+    "Id",
+    "Identifier",
+    "Instant",
+    "Money",
+    "OrderSideCode",
+    "OrderStateCode",
+    "OrderTypeCode",
+    "PositionTypeCode",
+    "Price",
+    "utc_now",
+]
+
+# Named constraints: SQLite's batch mode, Citus and schema diffs all need names. v1's own indexes keep v1's names.
+NAMING_CONVENTION = {
+    "pk": "pk_%(table_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+}
+
+
+def utc_now() -> datetime:
+    """The current instant, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+Id = Annotated[int, mapped_column(Int64())]
+"""A 64-bit id of the broker's or of ours."""
+Count = Annotated[int, mapped_column(Int64())]
+"""A whole number: contracts, positions, orders, milliseconds."""
+Price = Annotated[float, mapped_column(CheckedFloat())]
+"""A price or a distance, in the contract's price units."""
+Money = Annotated[float, mapped_column(CheckedFloat())]
+"""An amount in the account's currency."""
+Flag = Annotated[bool, mapped_column(sa.Boolean())]
+Identifier = Annotated[str, mapped_column(CheckedText())]
+"""Text that must arrive unchanged: contract_id, rule_id, action."""
+FreeStr = Annotated[str, mapped_column(FreeText())]
+"""What a broker or a person wrote; escaped visibly where an engine could not store it."""
+Instant = Annotated[datetime, mapped_column(UtcInstant())]
+"""Aware UTC. An old row's value that cannot be read comes back as it is stored."""
+Day = Annotated[date, mapped_column(CalendarDate())]
+OrderTypeCode = Annotated[OrderType, mapped_column(IntCode(OrderType))]
+OrderSideCode = Annotated[OrderSide, mapped_column(IntCode(OrderSide))]
+OrderStateCode = Annotated[OrderState, mapped_column(IntCode(OrderState))]
+PositionTypeCode = Annotated[PositionType, mapped_column(IntCode(PositionType))]
+
+
+class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
+    """Base of all models: each is a dataclass and a table at once (D1).
+
+    ``__post_init__`` runs when code makes an object and never when a row is loaded: new objects are strict, and old
+    rows always load.
+    """
+
+    metadata = sa.MetaData(naming_convention=NAMING_CONVENTION)
+    __table__: ClassVar[sa.Table]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON-ready values: codes as integers, instants as ISO 8601 with offset, dates as ISO 8601."""
+        return {name: _to_json(getattr(self, name)) for name in _columns(type(self))}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`. Does not validate: it takes whatever a store may hold.
+
+        Raises :class:`ValueError` for a key that is no field.
+        """
+        return cls._loaded(values)
+
+    @classmethod
+    def _loaded(cls, values: Mapping[str, Any]) -> Self:
+        """An object with these stored values, as if a row had been loaded: no defaults made up, no validation."""
+        columns = _columns(cls)
+        if unknown := values.keys() - columns.keys():
+            raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}; it has {', '.join(columns)}")
+        instance = cast(Self, sa.inspect(cls).class_manager.new_instance())
+        for name, column in columns.items():
+            if name in values:
+                setattr(instance, name, _read(column, values[name]))
+        return instance
+
+    @classmethod
+    def _from_row(cls, row: Any, layouts: Sequence[Sequence[str]]) -> Self:
+        """An object from a Row, a mapping, or a plain sequence whose width is that of one of `layouts`."""
+        columns = _columns(cls)
+        mapping = getattr(row, "_mapping", row)  # of a SQLAlchemy Row
+        if hasattr(mapping, "keys"):  # sqlite3.Row has keys() and is no Mapping
+            values = {str(key): mapping[key] for key in mapping.keys() if str(key) in columns}  # noqa: SIM118 (same)
+            if not values:
+                raise ValueError(f"this row has no column of {cls.__tablename__}: {list(mapping.keys())}")
+            return cls._loaded(values)
+        for layout in layouts:
+            if len(row) == len(layout):
+                return cls._loaded(dict(zip(layout, row, strict=True)))
+        widths = " or ".join(str(len(layout)) for layout in layouts)
+        raise ValueError(f"a row of {cls.__tablename__} has {widths} values, this one has {len(row)}")
+
+
+def _columns(model: type[Base]) -> dict[str, sa.Column[Any]]:
+    return dict(model.__table__.columns.items())
+
+
+def _read(column: sa.Column[Any], stored: Any) -> Any:
+    if stored is None:
+        return None
+    if isinstance(column.type, CheckedType):
+        return column.type.read(stored)
+    return bool(stored) if isinstance(column.type, sa.Boolean) else stored
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, (datetime, date)):
+        return value.isoformat()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value)  # a member of an IntEnum becomes its plain integer
+    return value

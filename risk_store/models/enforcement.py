@@ -1,0 +1,166 @@
+"""The audit log of enforcements, and the enforcements that have begun and not ended."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.orm import Mapped, mapped_column
+
+from risk_store.columns import INT64_MAX
+from risk_store.errors import InvalidValue
+from risk_store.models.base import Base, Count, Flag, FreeStr, Id, Identifier, Instant, utc_now
+
+__all__ = ["EnforcementInFlight", "EnforcementLog"]
+
+
+class EnforcementLog(Base, kw_only=False):
+    """One enforcement that has ended: what was done to which account, why, and how long it took.
+
+    Fields and defaults are in the order of DB-SCHEMA-003, so v1 code constructs it as before, by position too. The
+    defaults exist for that; a row is only *written* with a positive account_id and a rule_id, an action and a reason.
+    The table is insert-only (D5).
+
+    >>> log = EnforcementLog(account_id=123, rule_id="RULE-003", action="CLOSE_ALL", reason="Test", success=True,
+    ...                      execution_time_ms=145)
+    >>> log.to_dict()["execution_time_ms"]
+    145
+    """
+
+    __tablename__ = "enforcement_log"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[Id | None] = mapped_column(sa.Identity(), primary_key=True, default=None)
+    account_id: Mapped[Id] = mapped_column(default=0)
+    rule_id: Mapped[Identifier] = mapped_column(default="")
+    action: Mapped[Identifier] = mapped_column(default="")
+    reason: Mapped[FreeStr] = mapped_column(default="")
+    success: Mapped[Flag] = mapped_column(server_default=sa.true(), default=False)
+    error_message: Mapped[FreeStr | None] = mapped_column(default=None)
+    """What did not work, when success is False."""
+    positions_closed: Mapped[Count] = mapped_column(server_default="0", default=0)
+    orders_canceled: Mapped[Count] = mapped_column(server_default="0", default=0)
+    timestamp: Mapped[Instant | None] = mapped_column(
+        server_default=sa.func.current_timestamp(), default_factory=utc_now
+    )
+    """When the enforcement began. v1's column allows NULL; rows written here always have it."""
+    execution_time_ms: Mapped[Count | None] = mapped_column(default=None)
+    """Whole milliseconds from the beginning to the writing of this row, rounded up; None where it was not measured."""
+    details: Mapped[FreeStr | None] = mapped_column(default=None)
+    """More facts, JSON by convention."""
+    enforcement_id: Mapped[Identifier | None] = mapped_column(default=None)
+    """Names the enforcement once and for all, unique per account: a retry finds the row instead of doubling it."""
+
+    V1_COLUMNS: ClassVar[tuple[str, ...]] = (
+        "id",
+        "timestamp",
+        "account_id",
+        "rule_id",
+        "action",
+        "reason",
+        "success",
+        "details",
+        "execution_time_ms",
+    )
+    SPECIFICATION_COLUMNS: ClassVar[tuple[str, ...]] = (
+        "id",
+        "account_id",
+        "rule_id",
+        "action",
+        "reason",
+        "success",
+        "error_message",
+        "positions_closed",
+        "orders_canceled",
+        "timestamp",
+        "execution_time_ms",
+    )
+
+    @classmethod
+    def from_db_row(cls, row: Any) -> Self:
+        """A log row from a Row, a mapping, or a tuple.
+
+        9 wide is v1's column order; 10 or 11 wide is the specification's, without and with the time. Another width
+        raises :class:`ValueError`. A missing time reads as None.
+
+        >>> EnforcementLog.from_db_row((1, 123, "RULE-003", "CLOSE_ALL", "loss", 1, None, 2, 1,
+        ...                             "2025-10-21 17:00:00")).execution_time_ms is None
+        True
+        """
+        return cls._from_row(row, (cls.V1_COLUMNS, cls.SPECIFICATION_COLUMNS[:-1], cls.SPECIFICATION_COLUMNS))
+
+    def check_writable(self) -> None:
+        """Raises :class:`~risk_store.errors.InvalidValue` unless this row may enter the log."""
+        if not 1 <= _whole("account_id", self.account_id) <= INT64_MAX:
+            raise InvalidValue("account_id", self.account_id, "an account id from 1 to 2**63 - 1")
+        for field in ("rule_id", "action", "reason"):
+            value = getattr(self, field)
+            if not isinstance(value, str) or not value:
+                raise InvalidValue(field, value, "text that is not empty; every log row names it")
+        if not isinstance(self.success, bool):
+            raise InvalidValue("success", self.success, "True or False")
+        for field in ("positions_closed", "orders_canceled"):
+            if _whole(field, getattr(self, field)) < 0:
+                raise InvalidValue(field, getattr(self, field), "a count of 0 or more")
+        if self.execution_time_ms is not None and _whole("execution_time_ms", self.execution_time_ms) < 0:
+            raise InvalidValue("execution_time_ms", self.execution_time_ms, "whole milliseconds, 0 or more")
+
+
+def _whole(field: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidValue(field, value, "a whole number")
+    return value
+
+
+@event.listens_for(EnforcementLog, "before_insert")
+def _check_before_insert(_mapper: Any, _connection: Any, log: EnforcementLog) -> None:
+    log.check_writable()  # the same rule for a caller's own `session.add(log)`
+
+
+class EnforcementInFlight(Base, kw_only=True):
+    """An enforcement that has begun and not ended: the intent, written before the first position is closed (D5).
+
+    Finishing deletes this row and inserts the log row in one transaction. A process that dies in between leaves the
+    row, which tells what was being done to which account, and by whom.
+    """
+
+    __tablename__ = "enforcement_in_flight"
+
+    account_id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
+    enforcement_id: Mapped[Identifier] = mapped_column(primary_key=True)
+    rule_id: Mapped[Identifier]
+    action: Mapped[Identifier]
+    reason: Mapped[FreeStr]
+    details: Mapped[FreeStr | None] = mapped_column(default=None)
+    started_at: Mapped[Instant] = mapped_column(default_factory=utc_now)
+    host: Mapped[FreeStr]
+    """The owner's host name. With boot_id, pid and process_started it names one process for ever."""
+    boot_id: Mapped[FreeStr | None] = mapped_column(default=None)
+    """Which boot of that host, where the system tells (Linux: /proc/sys/kernel/random/boot_id)."""
+    pid: Mapped[Count]
+    process_started: Mapped[FreeStr | None] = mapped_column(default=None)
+    """The owner's start time in the system's own unit (Linux: clock ticks since boot), since pids are used again."""
+
+
+# The indexes of v1, by v1's names.
+sa.Index("idx_enforcement_account", EnforcementLog.account_id)
+sa.Index("idx_enforcement_timestamp", EnforcementLog.timestamp.desc())
+sa.Index("idx_enforcement_rule", EnforcementLog.rule_id)
+sa.Index(
+    "uq_enforcement_log_account_id_enforcement_id",
+    EnforcementLog.account_id,
+    EnforcementLog.enforcement_id,
+    unique=True,
+)
+# The slow list, slowest first with the newest first among equals, without a scan. Partial: most enforcements are fast
+# and cost nothing here. The bound is the default WARNING threshold; statements with a lower one scan.
+SLOW_INDEX_ABOVE_MS = 500
+_SLOW = EnforcementLog.execution_time_ms > sa.literal_column(str(SLOW_INDEX_ABOVE_MS))
+sa.Index(
+    "ix_enforcement_log_slow",
+    EnforcementLog.execution_time_ms.desc(),
+    EnforcementLog.id.desc(),
+    postgresql_where=_SLOW,
+    sqlite_where=_SLOW,
+)

@@ -1,0 +1,205 @@
+"""The mirror of the broker's orders."""
+
+from __future__ import annotations
+
+import math
+from enum import IntEnum
+from typing import Any, ClassVar, Self, TypeGuard, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from risk_store.codes import WORKING_STATES, OrderSide, OrderState, OrderType
+from risk_store.columns import INT64_MAX
+from risk_store.errors import InvalidValue
+from risk_store.models.base import (
+    Base,
+    Count,
+    FreeStr,
+    Id,
+    Identifier,
+    Instant,
+    OrderSideCode,
+    OrderStateCode,
+    OrderTypeCode,
+    Price,
+    utc_now,
+)
+
+__all__ = ["Order"]
+
+E = TypeVar("E", bound=IntEnum)
+
+
+class Order(Base, kw_only=True):
+    """An order as the venue knows it. Keyword-only; construction validates, loading never does (D1, D12).
+
+    Prices are in the contract's price units and may be negative (crude oil traded at −37.63 in 2020). Sizes are
+    contracts. Instants are aware UTC.
+
+    Raises :class:`~risk_store.errors.InvalidValue` (a :class:`ValueError`) naming the field and its value.
+
+    >>> order = Order(id=123, account_id=456, contract_id="CON.F.US.MNQ.U25", type=OrderType.TRAILING_STOP,
+    ...               side=OrderSide.SELL, size=1, stop_price=20990.00, trailing_amount=10.00,
+    ...               state=OrderState.ACTIVE)
+    >>> Order.from_dict(order.to_dict()) == order
+    True
+    >>> Order(id=1, account_id=2, contract_id="X", type=OrderType.LIMIT, side=OrderSide.BUY, size=1,
+    ...       state=OrderState.ACTIVE)
+    Traceback (most recent call last):
+    risk_store.errors.InvalidValue: limit_price: None is not a price, which a LIMIT order must have
+    """
+
+    __tablename__ = "orders"
+
+    id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
+    """The broker's order id."""
+    account_id: Mapped[Id]
+    contract_id: Mapped[Identifier]
+    type: Mapped[OrderTypeCode]
+    side: Mapped[OrderSideCode]
+    size: Mapped[Count]
+    """Contracts ordered, 1 or more."""
+    limit_price: Mapped[Price | None] = mapped_column(default=None)
+    stop_price: Mapped[Price | None] = mapped_column(default=None)
+    """The stop we hold to be in force. What the venue last confirmed is `venue_stop_price`."""
+    state: Mapped[OrderStateCode]
+    created_at: Mapped[Instant] = mapped_column(default_factory=utc_now)
+    updated_at: Mapped[Instant | None] = mapped_column(
+        server_default=sa.func.current_timestamp(), onupdate=utc_now, default=None
+    )
+    """When this row last changed; ours, not the venue's. Left None, the database sets it."""
+    trailing_amount: Mapped[Price | None] = mapped_column(default=None)
+    """Trailing distance in price units, greater than 0; TRAILING_STOP only."""
+    filled_size: Mapped[Count] = mapped_column(server_default="0", default=0)
+    """Contracts filled so far."""
+    fill_price: Mapped[Price | None] = mapped_column(default=None)
+    custom_tag: Mapped[FreeStr | None] = mapped_column(default=None)
+    parent_order_id: Mapped[Id | None] = mapped_column(default=None)
+    linked_order_id: Mapped[Id | None] = mapped_column(default=None)
+    venue_stop_price: Mapped[Price | None] = mapped_column(default=None)
+    """The last stop the venue confirmed."""
+    venue_updated_at: Mapped[Instant | None] = mapped_column(default=None)
+    """The venue's own time of its newest update to this order."""
+    triggered_at: Mapped[Instant | None] = mapped_column(default=None)
+    """When a price first triggered the trailing stop; the stop is frozen from then on."""
+    seen_at: Mapped[Instant | None] = mapped_column(default=None)
+    """When the venue last mentioned the order to us."""
+    unconfirmed_since: Mapped[Instant | None] = mapped_column(default=None)
+    """Since when the venue's own list of open orders lacks it. Absence is not a state: it may still be working."""
+
+    V1_COLUMNS: ClassVar[tuple[str, ...]] = (
+        "id",
+        "account_id",
+        "contract_id",
+        "type",
+        "side",
+        "size",
+        "limit_price",
+        "stop_price",
+        "state",
+        "created_at",
+        "updated_at",
+    )
+
+    def __post_init__(self) -> None:
+        for field in ("id", "account_id"):
+            _check_id(field, getattr(self, field))
+        for field in ("parent_order_id", "linked_order_id"):
+            if getattr(self, field) is not None:
+                _check_id(field, getattr(self, field))
+        if not isinstance(self.contract_id, str) or not self.contract_id:
+            raise InvalidValue("contract_id", self.contract_id, "a contract's name, such as 'CON.F.US.MNQ.U25'")
+        self.type = _member("type", OrderType, self.type)
+        self.side = _member("side", OrderSide, self.side)
+        self.state = _member("state", OrderState, self.state)
+        _check_count("size", self.size, 1, None)
+        _check_count("filled_size", self.filled_size, 0, self.size)
+        for field in ("limit_price", "stop_price", "trailing_amount", "fill_price", "venue_stop_price"):
+            _check_finite(field, getattr(self, field))
+        self._check_prices_of_type()
+
+    def _check_prices_of_type(self) -> None:
+        name = self.type.name
+        if self.type in (OrderType.LIMIT, OrderType.STOP_LIMIT) and self.limit_price is None:
+            raise InvalidValue("limit_price", None, f"a price, which a {name} order must have")
+        if self.type in (OrderType.STOP, OrderType.STOP_LIMIT) and self.stop_price is None:
+            raise InvalidValue("stop_price", None, f"a price, which a {name} order must have")
+        if self.type is OrderType.TRAILING_STOP:
+            # The specification's own texts (DB-SCHEMA-003), kept to the letter.
+            if self.stop_price is None:
+                raise InvalidValue("stop_price", None, "a price", "Trailing stop order must have stop_price")
+            if self.trailing_amount is None:
+                raise InvalidValue(
+                    "trailing_amount", None, "a distance", "Trailing stop order must have trailing_amount"
+                )
+        if self.trailing_amount is not None and self.trailing_amount <= 0:
+            raise InvalidValue("trailing_amount", self.trailing_amount, "a distance in price units greater than 0")
+
+    @classmethod
+    def from_db_row(cls, row: Any) -> Self:
+        """An order from a Row, a mapping, or a tuple in column order of v1 (11 wide) or of today (22 wide).
+
+        Does not validate: a v1 row of type 5 without trailing_amount loads. Raises :class:`ValueError` for another
+        width.
+
+        >>> Order.from_db_row((7, 1, "X", 5, 1, 1, None, 20990.0, 2, "2025-10-21 17:00:00", None)).type
+        <OrderType.TRAILING_STOP: 5>
+        """
+        return cls._from_row(row, (cls.V1_COLUMNS, tuple(cls.__table__.columns.keys())))
+
+
+# The indexes of v1, by v1's names.
+sa.Index("idx_orders_account", Order.account_id)
+sa.Index("idx_orders_contract", Order.contract_id)
+sa.Index("idx_orders_state", Order.state)
+# What a restart and the dashboard ask for: the working orders of one account, oldest first. Partial, so it stays as
+# small as the open book however long the history grows.
+_WORKING = Order.state.in_([sa.literal_column(str(int(state))) for state in WORKING_STATES])
+sa.Index(
+    "ix_orders_working",
+    Order.account_id,
+    Order.created_at,
+    postgresql_where=_WORKING,
+    sqlite_where=_WORKING,
+)
+# The candidates of one contract that a price may move (SPEC 2).
+_TRAILING = sa.and_(
+    Order.type == sa.literal_column(str(int(OrderType.TRAILING_STOP))),
+    Order.state.in_([sa.literal_column(str(int(state))) for state in (OrderState.ACTIVE, OrderState.PARTIAL)]),
+)
+sa.Index("ix_orders_trailing", Order.contract_id, postgresql_where=_TRAILING, sqlite_where=_TRAILING)
+
+
+def _check_id(field: str, value: object) -> None:
+    if not _is_whole(value) or not 1 <= value <= INT64_MAX:
+        raise InvalidValue(field, value, "an id from 1 to 2**63 - 1")
+
+
+def _check_count(field: str, value: object, least: int, most: int | None) -> None:
+    top = INT64_MAX if most is None else most
+    if not _is_whole(value) or not least <= value <= top:
+        raise InvalidValue(
+            field, value, f"a whole number of contracts, {least} " + (f"to {most}" if most else "or more")
+        )
+
+
+def _check_finite(field: str, value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, (bool, str)) or not hasattr(value, "__float__") or not math.isfinite(float(value)):
+        raise InvalidValue(field, value, "a finite number of price units")
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _member(field: str, enum: type[E], value: object) -> E:
+    try:
+        if _is_whole(value):
+            return enum(value)
+    except ValueError:
+        pass
+    known = ", ".join(f"{member.name} {member.value}" for member in enum)
+    raise InvalidValue(field, value, f"one of {known}")
