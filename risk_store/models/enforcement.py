@@ -31,7 +31,7 @@ class EnforcementLog(Base, kw_only=False):
     __tablename__ = "enforcement_log"
     __table_args__ = ({"sqlite_autoincrement": True},)
 
-    id: Mapped[Id | None] = mapped_column(sa.Identity(), primary_key=True, default=None)
+    id: Mapped[Id | None] = mapped_column(sa.Identity(), primary_key=True, nullable=False, default=None)
     account_id: Mapped[Id] = mapped_column(default=0)
     rule_id: Mapped[Identifier] = mapped_column(default="")
     action: Mapped[Identifier] = mapped_column(default="")
@@ -39,8 +39,8 @@ class EnforcementLog(Base, kw_only=False):
     success: Mapped[Flag] = mapped_column(server_default=sa.true(), default=False)
     error_message: Mapped[FreeStr | None] = mapped_column(default=None)
     """What did not work, when success is False."""
-    positions_closed: Mapped[Count] = mapped_column(server_default="0", default=0)
-    orders_canceled: Mapped[Count] = mapped_column(server_default="0", default=0)
+    positions_closed: Mapped[Count] = mapped_column(server_default=sa.text("0"), default=0)
+    orders_canceled: Mapped[Count] = mapped_column(server_default=sa.text("0"), default=0)
     timestamp: Mapped[Instant | None] = mapped_column(
         server_default=sa.func.current_timestamp(), default_factory=utc_now
     )

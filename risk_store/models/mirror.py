@@ -51,7 +51,7 @@ class Trade(Base, kw_only=True):
     __tablename__ = "trade_history"
     __table_args__ = ({"sqlite_autoincrement": True},)
 
-    id: Mapped[Id | None] = mapped_column(sa.Identity(), primary_key=True, default=None)
+    id: Mapped[Id | None] = mapped_column(sa.Identity(), primary_key=True, nullable=False, default=None)
     account_id: Mapped[Id]
     timestamp: Mapped[Instant]
     contract_id: Mapped[Identifier]
@@ -77,11 +77,11 @@ class DailyPnl(Base, kw_only=True):
     account_id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
     date: Mapped[Day] = mapped_column(primary_key=True)
     """The trading day, which begins at the reset time (default 17:00 America/Chicago of the day before)."""
-    realized_pnl: Mapped[Money] = mapped_column(server_default="0.0", default=0.0)
+    realized_pnl: Mapped[Money] = mapped_column(server_default=sa.text("0.0"), default=0.0)
     last_updated: Mapped[Instant | None] = mapped_column(
         server_default=sa.func.current_timestamp(), onupdate=utc_now, default=None
     )
-    fees: Mapped[Money] = mapped_column(server_default="0.0", default=0.0)
+    fees: Mapped[Money] = mapped_column(server_default=sa.text("0.0"), default=0.0)
     """Fees and commissions of the day, beside the gross figure."""
 
 

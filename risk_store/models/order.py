@@ -71,7 +71,7 @@ class Order(Base, kw_only=True):
     """When this row last changed; ours, not the venue's. Left None, the database sets it."""
     trailing_amount: Mapped[Price | None] = mapped_column(default=None)
     """Trailing distance in price units, greater than 0; TRAILING_STOP only."""
-    filled_size: Mapped[Count] = mapped_column(server_default="0", default=0)
+    filled_size: Mapped[Count] = mapped_column(server_default=sa.text("0"), default=0)
     """Contracts filled so far."""
     fill_price: Mapped[Price | None] = mapped_column(default=None)
     custom_tag: Mapped[FreeStr | None] = mapped_column(default=None)

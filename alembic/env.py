@@ -1,0 +1,125 @@
+"""How a migration runs: atomically, once, and only on a database that is ours (D9).
+
+The whole upgrade is one transaction that holds the write lock from before the revision is read until after the last
+step. Killed at any moment it leaves the old schema or the new one, and a second process waits instead of crashing.
+`reference` figures in `docs/architecture.md`: Alembic's defaults left 42 of 60 killed SQLite files half migrated.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.config import fileConfig
+from typing import Any
+
+import sqlalchemy as sa
+from alembic.util import CommandError
+from sqlalchemy.engine import URL
+
+from alembic import context
+from risk_store.engines import MIGRATION_LOCK_TIMEOUT_S, database_file, open_engine, parse_url
+from risk_store.models import Base
+from risk_store.schema import VERSION_TABLE, inspect_schema
+
+# Any constant of 64 bits that no other program uses for its own advisory lock: "riskstor" in ASCII.
+ADVISORY_LOCK = int.from_bytes(b"riskstor", "big")
+# Behind a long transaction DDL would queue, and everything else behind it: better to fail than to stall trading.
+DDL_LOCK_TIMEOUT = "5s"
+STATEMENT_TIMEOUT = "30min"
+
+
+def main() -> None:
+    config = context.config
+    # Set by risk_store.schema and by pytest-alembic; the command line has none.
+    given: str | URL | sa.Engine | None = config.attributes.get("connection")
+    if given is None:
+        if config.config_file_name is not None:
+            fileConfig(config.config_file_name, disable_existing_loggers=False)
+        arguments = context.get_x_argument(as_dictionary=True)
+        given = arguments.get("url") or os.environ.get("RISK_STORE_URL") or config.get_main_option("sqlalchemy.url")
+    if not given:
+        raise CommandError("no database URL: give -x url=…, set RISK_STORE_URL, or sqlalchemy.url in alembic.ini")
+    if context.is_offline_mode():
+        _print_sql(given.url if isinstance(given, sa.Engine) else parse_url(given))
+    else:
+        _run(given)
+
+
+def _print_sql(url: URL) -> None:
+    """`--sql`: no database is opened, so what a revision prints is the form for an empty one."""
+    context.configure(url=url, literal_binds=True, dialect_opts={"paramstyle": "named"}, **_options())
+    with context.begin_transaction():
+        for statement in _lock_statements(url.get_backend_name()):
+            context.execute(statement)
+        context.run_migrations()
+
+
+def _run(given: str | URL | sa.Engine) -> None:
+    writing = _is_writing()
+    with _engine(given, writing) as engine, engine.connect() as connection, connection.begin():
+        # On SQLite the engine has just begun with BEGIN IMMEDIATE (or, reading only, DEFERRED).
+        if writing:
+            for statement in _lock_statements(connection.dialect.name):
+                connection.exec_driver_sql(statement)
+            verdict = inspect_schema(connection, engine.url)
+            if not verdict.upgradable:
+                raise CommandError(verdict.message)
+        # dont_mutate: `check` and `current` must not even make the version table.
+        context.configure(connection=connection, dont_mutate=not writing, **_options())
+        with context.begin_transaction():  # joins the transaction above
+            context.run_migrations()
+
+
+def _is_writing() -> bool:
+    """Whether the command moves the revision (upgrade, downgrade, stamp) or only looks (current, check)."""
+    try:
+        context.get_revision_argument()
+    except KeyError:
+        return False
+    return True
+
+
+@contextmanager
+def _engine(given: str | URL | sa.Engine, writing: bool) -> Iterator[sa.Engine]:
+    if isinstance(given, sa.Engine):
+        yield given  # its owner closes it
+        return
+    url = parse_url(given)
+    file = database_file(url)
+    if file is not None and not writing and not file.exists():
+        url = parse_url("sqlite://")  # looking at no file is looking at an empty database, and makes no file
+    engine = open_engine(url, "migrate" if writing else "read")
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _lock_statements(dialect: str) -> list[str]:
+    """What makes a second migration wait. SQLite needs none: BEGIN IMMEDIATE is the lock."""
+    if dialect != "postgresql":
+        return []
+    return [
+        f"SET LOCAL lock_timeout = '{int(MIGRATION_LOCK_TIMEOUT_S)}s'",
+        # Transaction level: gone with the transaction, also when this process is killed or a pooler is in between.
+        f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})",
+        f"SET LOCAL lock_timeout = '{DDL_LOCK_TIMEOUT}'",
+        f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'",
+    ]
+
+
+def _options() -> dict[str, Any]:
+    return {
+        "target_metadata": Base.metadata,
+        "version_table": VERSION_TABLE,
+        "transactional_ddl": True,  # true on SQLite only because the engine begins before the first statement
+        "include_object": _is_ours,
+        "compare_type": True,
+    }
+
+
+def _is_ours(_object: object, _name: str | None, _type: str, reflected: bool, compare_to: object) -> bool:
+    """`check` speaks of what the models name: a user's own tables, columns and indexes are none of its business."""
+    return not (reflected and compare_to is None)
+
+
+main()

@@ -1,0 +1,208 @@
+"""What DB-SCHEMA-003 needs and v1 lacks: trailing stops, enforcement outcomes, enforcements in flight, venue trades.
+
+Kind: schema and data
+A v1 daemon may go on: yes, every addition is nullable or has a server default. Its INSERT OR REPLACE into orders
+resets the added columns of that order.
+Cost: columns are added in place without rewriting rows; five indexes are built; every log row with details is read once
+and, where they are JSON that names counts or an error, updated.
+
+Revision: 0003
+Revises: 0002
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from alembic.util import CommandError
+
+from alembic import context, op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+INSTANT = sa.DateTime(timezone=True)
+REAL = sa.Double().with_variant(sa.REAL(), "sqlite")
+BATCH = 1000
+
+# table → column → (type, server default; None is a nullable column)
+ADDED: dict[str, dict[str, tuple[Any, Any]]] = {
+    "orders": {
+        "trailing_amount": (REAL, None),
+        "filled_size": (ID, sa.text("0")),
+        "fill_price": (REAL, None),
+        "custom_tag": (sa.Text(), None),
+        "parent_order_id": (ID, None),
+        "linked_order_id": (ID, None),
+        "venue_stop_price": (REAL, None),
+        "venue_updated_at": (INSTANT, None),
+        "triggered_at": (INSTANT, None),
+        "seen_at": (INSTANT, None),
+        "unconfirmed_since": (INSTANT, None),
+    },
+    "enforcement_log": {
+        "error_message": (sa.Text(), None),
+        "positions_closed": (ID, sa.text("0")),
+        "orders_canceled": (ID, sa.text("0")),
+        "enforcement_id": (sa.Text(), None),
+    },
+    "trade_history": {
+        "venue_trade_id": (ID, None),
+        "order_id": (ID, None),
+        "side": (sa.Integer(), None),
+        "size": (ID, None),
+        "price": (REAL, None),
+        "fees": (REAL, None),
+        "commissions": (REAL, None),
+        "voided": (sa.Boolean(), sa.false()),
+    },
+    "daily_pnl": {
+        "fees": (REAL, sa.text("0.0")),
+    },
+}
+
+# name → (table, columns, unique, predicate). Partial indexes stay as small as the rows they serve.
+INDEXES: dict[str, tuple[str, list[Any], bool, str | None]] = {
+    "ix_orders_working": ("orders", ["account_id", "created_at"], False, "state IN (1, 2, 7, 8)"),
+    "ix_orders_trailing": ("orders", ["contract_id"], False, "type = 5 AND state IN (2, 7)"),
+    "uq_enforcement_log_account_id_enforcement_id": (
+        "enforcement_log",
+        ["account_id", "enforcement_id"],
+        True,
+        None,
+    ),
+    "ix_enforcement_log_slow": (
+        "enforcement_log",
+        [sa.column("execution_time_ms").desc(), sa.column("id").desc()],
+        False,
+        "execution_time_ms > 500",
+    ),
+    "uq_trade_history_venue_trade_id": ("trade_history", ["venue_trade_id"], True, None),
+}
+
+LOG = sa.table(
+    "enforcement_log",
+    sa.column("id", ID),
+    sa.column("details", sa.Text()),
+    sa.column("error_message", sa.Text()),
+    sa.column("positions_closed", ID),
+    sa.column("orders_canceled", ID),
+)
+
+
+def upgrade() -> None:
+    for table, columns in ADDED.items():
+        for name, (type_, default) in columns.items():
+            op.add_column(table, sa.Column(name, type_, nullable=default is None, server_default=default))
+    for name, (table, columns, unique, predicate) in INDEXES.items():
+        where = sa.text(predicate) if predicate else None
+        op.create_index(name, table, columns, unique=unique, sqlite_where=where, postgresql_where=where)
+    op.create_table(
+        "enforcement_in_flight",
+        sa.Column("account_id", ID, nullable=False, autoincrement=False),
+        sa.Column("enforcement_id", sa.Text(), nullable=False),
+        sa.Column("rule_id", sa.Text(), nullable=False),
+        sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("details", sa.Text()),
+        sa.Column("started_at", INSTANT, nullable=False),
+        sa.Column("host", sa.Text(), nullable=False),
+        sa.Column("boot_id", sa.Text()),
+        sa.Column("pid", ID, nullable=False),
+        sa.Column("process_started", sa.Text()),
+        sa.PrimaryKeyConstraint("account_id", "enforcement_id", name="pk_enforcement_in_flight"),
+    )
+    if not context.is_offline_mode():  # an offline script is for an empty database: it has no old rows
+        _copy_outcomes_from_details()
+
+
+def _copy_outcomes_from_details() -> None:
+    """v1 kept counts and errors inside `details`; the new columns get them, `details` itself stays."""
+    update = LOG.update().where(LOG.c.id == sa.bindparam("row"))
+    for rows in _details_in_batches():
+        for row, outcome in rows:
+            op.get_bind().execute(update.values(**outcome), {"row": row})
+
+
+def _details_in_batches() -> Iterator[list[tuple[int, dict[str, Any]]]]:
+    last = None
+    select = sa.select(LOG.c.id, LOG.c.details).where(LOG.c.details.is_not(None)).order_by(LOG.c.id).limit(BATCH)
+    while True:
+        page = select if last is None else select.where(LOG.c.id > last)
+        rows = op.get_bind().execute(page).all()
+        if not rows:
+            return
+        last = rows[-1].id
+        yield [(row.id, outcome) for row in rows if (outcome := _outcome(row.details))]
+
+
+def _outcome(details: Any) -> dict[str, Any]:
+    """What v1's `details` say of the outcome; empty for text that is not a JSON object."""
+    try:
+        facts = json.loads(details) if isinstance(details, str) else None
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(facts, dict):
+        return {}
+    found = {
+        "positions_closed": facts.get("positions_closed"),
+        # v1 used both spellings; the specification's is the one with a single l.
+        "orders_canceled": facts.get("orders_canceled", facts.get("orders_cancelled")),
+    }
+    outcome: dict[str, Any] = {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
+    }
+    if isinstance(error := facts.get("error"), str) and error:
+        # JSON can spell what PostgreSQL cannot store: the same visible escapes as for new rows.
+        outcome["error_message"] = error.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
+    return outcome
+
+
+def downgrade() -> None:
+    if not context.is_offline_mode():
+        _refuse_to_lose_values()
+    op.drop_table("enforcement_in_flight")
+    for name, (table, _columns, _unique, _predicate) in reversed(INDEXES.items()):
+        op.drop_index(name, table)
+    for table, columns in ADDED.items():
+        for name in columns:
+            op.drop_column(table, name)
+
+
+def _refuse_to_lose_values() -> None:
+    connection = op.get_bind()
+    lost = []
+    if count := connection.scalar(sa.select(sa.func.count()).select_from(sa.table("enforcement_in_flight"))):
+        lost.append(f"enforcement_in_flight ({count} rows)")
+    for table, columns in ADDED.items():
+        for name, (type_, default) in columns.items():
+            if table == "enforcement_log" and name in LOG.c and name != "id":
+                continue  # below: what was copied from details is not lost
+            column = sa.column(name, type_)
+            filled = column.is_not(None) if default is None else column != default
+            if count := connection.scalar(sa.select(sa.func.count()).select_from(sa.table(table)).where(filled)):
+                lost.append(f"{table}.{name} ({count} rows)")
+    lost += _outcomes_not_in_details()
+    if lost:
+        raise CommandError(
+            f"a downgrade below 0003 would lose values: {', '.join(lost)}. Nothing was changed. "
+            "To go back, restore the copy that the upgrade left beside the file."
+        )
+
+
+def _outcomes_not_in_details() -> list[str]:
+    defaults: dict[str, Any] = {"error_message": None, "positions_closed": 0, "orders_canceled": 0}
+    counts = dict.fromkeys(defaults, 0)
+    filled = LOG.c.error_message.is_not(None) | (LOG.c.positions_closed != 0) | (LOG.c.orders_canceled != 0)
+    rows = op.get_bind().execute(sa.select(LOG).where(filled).execution_options(yield_per=BATCH))
+    for row in rows:
+        told = defaults | _outcome(row.details)
+        for name in counts:
+            counts[name] += row._mapping[name] != told[name]
+    return [f"enforcement_log.{name} ({count} rows)" for name, count in counts.items() if count]

@@ -1,0 +1,220 @@
+"""How each database is opened: the settings of every connection, who begins a transaction, what an error means.
+
+Every setting has its reason beside it. `docs/architecture.md` quotes the measurements they rest on.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.pool import NullPool, StaticPool
+
+from risk_store.errors import (
+    InvalidValue,
+    RiskStoreError,
+    StoreBusy,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+)
+
+__all__ = ["Purpose", "database_file", "display_url", "open_engine", "parse_url", "translated"]
+
+Purpose = Literal["store", "read", "migrate"]
+"""What an engine is opened for: the store's own work; reading only; changing the schema (the only one that may create
+a file)."""
+
+BUSY_TIMEOUT_S = 30.0  # SQLite's wait for a writer in another process: 0 of 800 transactions "locked" (testing.md 6)
+MIGRATION_LOCK_TIMEOUT_S = 120.0  # how long one migration waits for another one to end
+
+# What a URL's query may show: nothing else, since drivers take passwords there too.
+_SHOWN_QUERY = {"host", "port", "dbname", "mode", "sslmode", "application_name", "connect_timeout", "options"}
+
+
+def parse_url(url: str | URL) -> URL:
+    """A database URL, checked. Raises InvalidValue without repeating any secret in it.
+
+    A bare ``postgresql://`` means psycopg 3, SQLAlchemy 2.1's default and the driver risk_store is tested with.
+
+    >>> parse_url("sqlite:///risk.db").database
+    'risk.db'
+    """
+    expected = "a database URL such as sqlite:///risk.db or postgresql+psycopg://user@host/database"
+    try:
+        parsed = make_url(url)
+    except (exc.ArgumentError, ValueError):
+        raise InvalidValue("url", display_url(str(url)), expected) from None
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise InvalidValue("url", display_url(parsed), expected)
+    return parsed
+
+
+def display_url(url: str | URL) -> str:
+    """`url` fit to be printed: no password, and of the query only what cannot hold one. Never raises.
+
+    SQLAlchemy's own masking leaves a password given as a query argument in clear.
+
+    >>> display_url("postgresql+psycopg://ann:s3cret@db/risk?password=s3cret&sslmode=require")
+    'postgresql+psycopg://ann:***@db/risk?password=***&sslmode=require'
+    """
+    text = url.render_as_string(hide_password=False) if isinstance(url, URL) else url
+    base, _, query = text.partition("?")
+    # Up to the last @: an unescaped @ or / inside a password must not let its rest through.
+    base = re.sub(r"^([^:/@]+:/*)?([^:@/]*):(.*)@", r"\1\2:***@", base)
+    shown = [
+        part if part.partition("=")[0].lower() in _SHOWN_QUERY else f"{part.partition('=')[0]}=***"
+        for part in re.split("[&;]", query)
+        if part
+    ]
+    return base + ("?" + "&".join(shown) if shown else "")
+
+
+def database_file(url: URL) -> Path | None:
+    """The file of an SQLite URL; None for an in-memory database and for servers."""
+    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
+        return None
+    if url.database.startswith("file:"):
+        raise InvalidValue("url", display_url(url), "a plain path: risk_store sets SQLite's open mode itself")
+    return Path(url.database).absolute()
+
+
+def open_engine(url: URL, purpose: Purpose, *, pool_size: int = 5) -> sa.Engine:
+    """An engine on `url`. Nothing is opened yet, and only ``migrate`` will ever create a file."""
+    if url.get_backend_name() == "sqlite":
+        return _open_sqlite(url, purpose, pool_size)
+    return _open_postgresql(url, purpose, pool_size)
+
+
+def _open_sqlite(url: URL, purpose: Purpose, pool_size: int) -> sa.Engine:
+    file = database_file(url)
+    connect_args: dict[str, Any] = {
+        "timeout": MIGRATION_LOCK_TIMEOUT_S if purpose == "migrate" else BUSY_TIMEOUT_S,
+        "check_same_thread": False,  # a pooled connection is used by one thread at a time, not always the same
+    }
+    pool: dict[str, Any]
+    if file is None:
+        pool = {"poolclass": StaticPool}  # an in-memory database lives as long as its one connection
+    else:
+        # mode=rw: opening never creates a file (a mistyped path must not become an empty database).
+        mode = {"store": "rw", "read": "ro", "migrate": "rwc"}[purpose]
+        url = url.set(database=file.as_uri()).update_query_dict({"mode": mode, "uri": "true"})
+        pool = {"poolclass": NullPool} if purpose == "migrate" else {"pool_size": pool_size, "max_overflow": 10}
+    engine = sa.create_engine(url, connect_args=connect_args, hide_parameters=True, **pool)
+
+    @event.listens_for(engine, "connect")
+    def prepare(raw: sqlite3.Connection, _record: object) -> None:
+        # The driver's own BEGIN comes late (after a SELECT: lost updates) and never before DDL (half migrations that
+        # block every retry). From here on only `begin` below starts a transaction.
+        raw.isolation_level = None
+        # The adopted file's triggers and views run in this process: not with functions that could do harm.
+        raw.execute("PRAGMA trusted_schema = OFF")
+        if purpose == "read":
+            raw.execute("PRAGMA query_only = ON")  # a second lock behind mode=ro
+        elif purpose == "migrate":
+            # Off before BEGIN (inside a transaction the pragma has no effect): rebuilding a parent table with foreign
+            # keys on silently deletes its children.
+            raw.execute("PRAGMA foreign_keys = OFF")
+            raw.execute("PRAGMA synchronous = FULL")
+        else:
+            raw.execute("PRAGMA foreign_keys = ON")
+            # FULL: a commit that returned survives a power cut. NORMAL lost acknowledged commits (reliability.md 3.2).
+            raw.execute("PRAGMA synchronous = FULL")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        options = connection.get_execution_options()
+        _set_busy_timeout(connection, options.get("busy_timeout_s", connect_args["timeout"]))
+        # IMMEDIATE takes the write lock before anything is read: a deferred transaction that read first cannot wait
+        # for the lock and fails at once, whatever the timeout. Readers stay deferred and block nobody.
+        kind = "DEFERRED" if purpose == "read" else options.get("sqlite_begin", "IMMEDIATE")
+        connection.exec_driver_sql(f"BEGIN {kind}")
+
+    return engine
+
+
+def _set_busy_timeout(connection: sa.Connection, seconds: float) -> None:
+    if connection.info.get("busy_timeout_s") != seconds:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+        connection.info["busy_timeout_s"] = seconds
+
+
+def _open_postgresql(url: URL, purpose: Purpose, pool_size: int) -> sa.Engine:
+    # The session's zone only shapes how instants travel; UTC keeps the years 1 and 9999 within Python's range.
+    settings = ["-c timezone=UTC"]
+    if purpose == "read":
+        settings += ["-c default_transaction_read_only=on"]
+    given = url.query.get("options", "")
+    options = " ".join([given if isinstance(given, str) else " ".join(given), *settings]).strip()
+    url = url.update_query_dict({"options": options})
+    pool: dict[str, Any] = (
+        {"poolclass": NullPool}
+        if purpose == "migrate"
+        else {"pool_size": pool_size, "max_overflow": 10, "pool_pre_ping": True}  # survives a server's restart
+    )
+    return sa.create_engine(url, hide_parameters=True, **pool)
+
+
+# Classified by the engines' own codes, never by message.
+_SQLITE_ERRORS: dict[str, type[RiskStoreError]] = {
+    "SQLITE_BUSY": StoreBusy,
+    "SQLITE_LOCKED": StoreBusy,
+    "SQLITE_FULL": StoreFull,
+    "SQLITE_READONLY": StoreReadOnly,
+    "SQLITE_CANTOPEN": StoreUnavailable,
+    "SQLITE_NOTADB": StoreUnavailable,
+    "SQLITE_IOERR": StoreUnavailable,
+    "SQLITE_CORRUPT": StoreUnavailable,
+}
+_POSTGRESQL_ERRORS: dict[str, type[RiskStoreError]] = {
+    "55P03": StoreBusy,  # lock_not_available
+    "57014": StoreBusy,  # query_canceled: a statement timeout
+    "53100": StoreFull,  # disk_full
+    "25006": StoreReadOnly,  # read_only_sql_transaction
+    "57P01": StoreUnavailable,  # admin_shutdown
+    "57P03": StoreUnavailable,  # cannot_connect_now
+}
+
+
+@contextmanager
+def translated(url: URL) -> Iterator[None]:
+    """Turns the driver errors a user can act on into the store's own, which name the database; others pass as they are.
+
+    The cause is kept. The driver's text is not repeated whole: PostgreSQL's DETAIL lines hold values.
+    """
+    try:
+        yield
+    except exc.DBAPIError as error:
+        kind = _classify(error)
+        if kind is None:
+            raise
+        first_line = str(error.orig).strip().partition("\n")[0]
+        meaning = (kind.__doc__ or "").strip()
+        raise kind(f"{display_url(url)}: {_scrubbed(first_line, url)}. {meaning}") from error
+
+
+def _classify(error: exc.DBAPIError) -> type[RiskStoreError] | None:
+    name = getattr(error.orig, "sqlite_errorname", None)
+    if name is not None:
+        # Extended codes (SQLITE_READONLY_DIRECTORY, SQLITE_IOERR_WRITE) begin with their primary one.
+        return _SQLITE_ERRORS.get("_".join(name.split("_")[:2]))
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None:
+        return _POSTGRESQL_ERRORS.get(state) or (StoreUnavailable if state.startswith(("08", "28", "3D")) else None)
+    # No SQLSTATE: the server never answered.
+    return StoreUnavailable if isinstance(error, exc.OperationalError) else None
+
+
+def _scrubbed(text: str, url: URL) -> str:
+    secrets = [url.password, *(v for k, v in url.query.items() if k.lower() not in _SHOWN_QUERY)]
+    for secret in secrets:
+        if isinstance(secret, str) and secret:
+            text = text.replace(secret, "***")
+    return text
