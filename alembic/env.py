@@ -87,7 +87,7 @@ def _engine(given: str | URL | sa.Engine, writing: bool) -> Iterator[sa.Engine]:
     file = database_file(url)
     if file is not None and not writing and not file.exists():
         url = parse_url("sqlite://")  # looking at no file is looking at an empty database, and makes no file
-    engine = open_engine(url, "migrate" if writing else "read")
+    engine = open_engine(url, "migrate" if writing else "look")
     try:
         yield engine
     finally:

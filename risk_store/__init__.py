@@ -1,0 +1,143 @@
+"""The memory of a trading-risk daemon: orders, lockouts, and an audit log of every enforcement.
+
+The public names are loaded on first use (PEP 562), so that `risk-store version` does not pay for SQLAlchemy and
+`import risk_store` costs next to nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from risk_store import schema, statements
+    from risk_store.alerts import AlertLevel, Thresholds
+    from risk_store.codes import TERMINAL_STATES, WORKING_STATES, OrderSide, OrderState, OrderType, PositionType
+    from risk_store.enforcement import Enforcement, Limits
+    from risk_store.errors import (
+        EnforcementNotRecorded,
+        InvalidGatewayEvent,
+        InvalidValue,
+        NestedTransaction,
+        RiskStoreError,
+        SchemaMismatch,
+        StoreBusy,
+        StoreClosed,
+        StoreFull,
+        StoreReadOnly,
+        StoreUnavailable,
+    )
+    from risk_store.models import (
+        Base,
+        Contract,
+        DailyPnl,
+        EnforcementInFlight,
+        EnforcementLog,
+        Lockout,
+        Order,
+        Position,
+        ResetSchedule,
+        SessionState,
+        Trade,
+    )
+    from risk_store.repositories import (
+        EnforcementLogRepository,
+        LockoutRepository,
+        OrderRepository,
+        Transaction,
+    )
+    from risk_store.store import RiskStore
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlertLevel",
+    "Thresholds",
+    "TERMINAL_STATES",
+    "WORKING_STATES",
+    "OrderSide",
+    "OrderState",
+    "OrderType",
+    "PositionType",
+    "Enforcement",
+    "Limits",
+    "EnforcementNotRecorded",
+    "InvalidGatewayEvent",
+    "InvalidValue",
+    "NestedTransaction",
+    "RiskStoreError",
+    "SchemaMismatch",
+    "StoreBusy",
+    "StoreClosed",
+    "StoreFull",
+    "StoreReadOnly",
+    "StoreUnavailable",
+    "Base",
+    "Contract",
+    "DailyPnl",
+    "EnforcementInFlight",
+    "EnforcementLog",
+    "Lockout",
+    "Order",
+    "Position",
+    "ResetSchedule",
+    "SessionState",
+    "Trade",
+    "EnforcementLogRepository",
+    "LockoutRepository",
+    "OrderRepository",
+    "Transaction",
+    "RiskStore",
+    "schema",
+    "statements",
+]
+
+_HOMES = {
+    "alerts": ("AlertLevel", "Thresholds"),
+    "codes": ("TERMINAL_STATES", "WORKING_STATES", "OrderSide", "OrderState", "OrderType", "PositionType"),
+    "enforcement": ("Enforcement", "Limits"),
+    "errors": (
+        "EnforcementNotRecorded",
+        "InvalidGatewayEvent",
+        "InvalidValue",
+        "NestedTransaction",
+        "RiskStoreError",
+        "SchemaMismatch",
+        "StoreBusy",
+        "StoreClosed",
+        "StoreFull",
+        "StoreReadOnly",
+        "StoreUnavailable",
+    ),
+    "models": (
+        "Base",
+        "Contract",
+        "DailyPnl",
+        "EnforcementInFlight",
+        "EnforcementLog",
+        "Lockout",
+        "Order",
+        "Position",
+        "ResetSchedule",
+        "SessionState",
+        "Trade",
+    ),
+    "repositories": ("EnforcementLogRepository", "LockoutRepository", "OrderRepository", "Transaction"),
+    "store": ("RiskStore",),
+}
+# Where each name lives; a test holds this equal to __all__.
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = ("schema", "statements")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

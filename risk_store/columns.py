@@ -53,8 +53,13 @@ class CheckedType(TypeDecorator[T]):
     ``field`` is the column's full name (``orders.limit_price``), set when the models are loaded, for error texts.
     """
 
-    cache_ok = True
     field: str = "value"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # SQLAlchemy looks for it in each class itself, never in a base, and without it caches no statement that uses
+        # the type.
+        cls.cache_ok = True
 
     def refuse(self, value: object, expected: str) -> InvalidValue:
         return InvalidValue(self.field, value, expected)
@@ -128,7 +133,10 @@ class IntCode(CheckedType[IntEnum]):
         raise self.refuse(value, f"one of {known}")
 
     def read(self, stored: Any) -> Any:
-        return self._members.get(stored, stored)
+        try:
+            return self._members.get(stored, stored)
+        except TypeError:  # unhashable: a list, from somebody's JSON
+            return stored
 
 
 class CheckedFloat(CheckedType[float]):
@@ -161,7 +169,10 @@ class CheckedFloat(CheckedType[float]):
         return number + 0.0  # −0.0 + 0.0 is 0.0
 
     def read(self, stored: Any) -> Any:
-        return float(stored) if isinstance(stored, (int, Decimal)) else stored
+        try:
+            return float(stored) if isinstance(stored, (int, Decimal)) else stored
+        except (OverflowError, ValueError):  # an integer beyond float64, a signaling NaN
+            return stored
 
 
 class BoundedText(CheckedType[str]):
@@ -348,9 +359,10 @@ def _utc_date_sqlite(element: utc_date, compiler: Any, **kw: Any) -> str:
 class instant_key(FunctionElement[datetime]):  # noqa: N801 (it reads as a SQL function)
     """An instant column as something that compares in order of time, whatever form a v1 daemon left in it.
 
-    On SQLite canonical text is itself; another readable form is made canonical (to the millisecond); what cannot be
-    read compares later than every instant, so a lockout with an unreadable end never counts as over. On PostgreSQL
-    every value is an instant and the column is used as it is.
+    On SQLite every readable form becomes canonical text: exactly where it has a space and no zone, to the millisecond
+    otherwise. What Python cannot read compares later than every instant, so a lockout with an unreadable end never
+    counts as over; so do a few forms that only Python reads, such as an offset without a colon. On PostgreSQL every
+    value is an instant and the column is used as it is.
     """
 
     type = UtcInstant()
@@ -359,7 +371,8 @@ class instant_key(FunctionElement[datetime]):  # noqa: N801 (it reads as a SQL f
 
     # What cannot be read sorts behind every canonical text, and behind it only.
     UNREADABLE: ClassVar[str] = "unreadable"
-    CANONICAL: ClassVar[str] = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9] [0-9][0-9]:[0-9][0-9]:[0-9][0-9]"
+    DAY: ClassVar[str] = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
+    CANONICAL: ClassVar[str] = DAY + " [0-9][0-9]:[0-9][0-9]:[0-9][0-9]"
 
 
 @compiles(instant_key)
@@ -370,9 +383,16 @@ def _instant_key(element: instant_key, compiler: Any, **kw: Any) -> str:
 @compiles(instant_key, "sqlite")
 def _instant_key_sqlite(element: instant_key, compiler: Any, **kw: Any) -> str:
     column = compiler.process(element.clauses, **kw)
-    fraction = f"{column} GLOB '{element.CANONICAL}.[0-9]*' AND substr({column}, 21) NOT GLOB '*[^0-9]*'"
-    canonical = f"{column} GLOB '{element.CANONICAL}' OR ({fraction})"
-    # Not for numbers: SQLite's date functions read them as Julian days. %f writes '.000' where canonical text has none.
-    normalized = f"rtrim(rtrim(strftime('%Y-%m-%d %H:%M:%f', {column}), '0'), '.')"
-    other = f"CASE WHEN typeof({column}) = 'text' THEN {normalized} END"
-    return f"CASE WHEN {column} IS NULL OR {canonical} THEN {column} ELSE coalesce({other}, '{element.UNREADABLE}') END"
+    day, second = f"substr({column}, 1, 10)", f"substr({column}, 1, 19)"
+    # SQLite's date functions read more than instants ('now', '12:00', Julian days) and take 30 February and 24:00 for
+    # days that they are not; '+0 days' makes them count the days, so that only what exists comes back unchanged.
+    return f"""CASE WHEN {column} IS NULL THEN NULL
+    WHEN typeof({column}) <> 'text' OR substr({column}, 1, 4) = '0000' THEN '{element.UNREADABLE}'
+    WHEN {column} GLOB '{element.CANONICAL}' AND datetime({column}, '+0 days') = {column} THEN {column}
+    WHEN {column} GLOB '{element.CANONICAL}.[0-9]*' AND substr({column}, 21) NOT GLOB '*[^0-9]*'
+        AND datetime({second}, '+0 days') = {second} THEN replace(substr({column} || '00000', 1, 26), '.000000', '')
+    WHEN ({column} GLOB '{element.DAY}?[0-9][0-9]:[0-9][0-9]*' OR {column} GLOB '{element.DAY}')
+        AND substr({column}, 12) NOT GLOB '*[^0-9:.Z+-]*' AND substr({column}, 12, 2) < '24'
+        AND date({day}, '+0 days') = {day}
+        THEN coalesce(replace(strftime('%Y-%m-%d %H:%M:%f000', {column}), '.000000', ''), '{element.UNREADABLE}')
+    ELSE '{element.UNREADABLE}' END"""

@@ -5,6 +5,7 @@ Every setting has its reason beside it. `docs/architecture.md` quotes the measur
 
 from __future__ import annotations
 
+import logging
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -26,11 +27,22 @@ from risk_store.errors import (
     StoreUnavailable,
 )
 
-__all__ = ["Purpose", "database_file", "display_url", "open_engine", "parse_url", "translated"]
+__all__ = [
+    "Purpose",
+    "database_file",
+    "display_url",
+    "mode_to_look",
+    "open_engine",
+    "parse_url",
+    "set_wal",
+    "translated",
+]
 
-Purpose = Literal["store", "read", "migrate"]
-"""What an engine is opened for: the store's own work; reading only; changing the schema (the only one that may create
-a file)."""
+logger = logging.getLogger("risk_store.engines")
+
+Purpose = Literal["store", "read", "look", "migrate"]
+"""What an engine is opened for: the store's own work; reading only; one look at a database in whatever state it is;
+changing the schema (the only one that may create a file)."""
 
 BUSY_TIMEOUT_S = 30.0  # SQLite's wait for a writer in another process: 0 of 800 transactions "locked" (testing.md 6)
 MIGRATION_LOCK_TIMEOUT_S = 120.0  # how long one migration waits for another one to end
@@ -104,7 +116,7 @@ def _open_sqlite(url: URL, purpose: Purpose, pool_size: int) -> sa.Engine:
         pool = {"poolclass": StaticPool}  # an in-memory database lives as long as its one connection
     else:
         # mode=rw: opening never creates a file (a mistyped path must not become an empty database).
-        mode = {"store": "rw", "read": "ro", "migrate": "rwc"}[purpose]
+        mode = {"store": "rw", "read": "ro", "look": mode_to_look(file), "migrate": "rwc"}[purpose]
         url = url.set(database=file.as_uri()).update_query_dict({"mode": mode, "uri": "true"})
         pool = {"poolclass": NullPool} if purpose == "migrate" else {"pool_size": pool_size, "max_overflow": 10}
     engine = sa.create_engine(url, connect_args=connect_args, hide_parameters=True, **pool)
@@ -116,7 +128,7 @@ def _open_sqlite(url: URL, purpose: Purpose, pool_size: int) -> sa.Engine:
         raw.isolation_level = None
         # The adopted file's triggers and views run in this process: not with functions that could do harm.
         raw.execute("PRAGMA trusted_schema = OFF")
-        if purpose == "read":
+        if purpose in ("read", "look"):
             raw.execute("PRAGMA query_only = ON")  # a second lock behind mode=ro
         elif purpose == "migrate":
             # Off before BEGIN (inside a transaction the pragma has no effect): rebuilding a parent table with foreign
@@ -134,10 +146,20 @@ def _open_sqlite(url: URL, purpose: Purpose, pool_size: int) -> sa.Engine:
         _set_busy_timeout(connection, options.get("busy_timeout_s", connect_args["timeout"]))
         # IMMEDIATE takes the write lock before anything is read: a deferred transaction that read first cannot wait
         # for the lock and fails at once, whatever the timeout. Readers stay deferred and block nobody.
-        kind = "DEFERRED" if purpose == "read" else options.get("sqlite_begin", "IMMEDIATE")
+        kind = "DEFERRED" if purpose in ("read", "look") else options.get("sqlite_begin", "IMMEDIATE")
         connection.exec_driver_sql(f"BEGIN {kind}")
 
     return engine
+
+
+def mode_to_look(file: Path) -> str:
+    """SQLite's open mode for one look at `file` that changes neither its bytes nor what lies beside it.
+
+    Read-only where a write-ahead log is there: closing would move it into the file. Else with the right to write, used
+    by SQLite alone: a read-only connection cannot roll back what a killed writer left ("attempt to write a readonly
+    database"), and on a file in WAL mode it makes `-wal` and `-shm` and cannot remove them.
+    """
+    return "ro" if Path(f"{file}-wal").exists() else "rw"
 
 
 def _set_busy_timeout(connection: sa.Connection, seconds: float) -> None:
@@ -146,10 +168,30 @@ def _set_busy_timeout(connection: sa.Connection, seconds: float) -> None:
         connection.info["busy_timeout_s"] = seconds
 
 
+def set_wal(engine: sa.Engine, timeout_s: float) -> bool:
+    """Switches an SQLite file to WAL, in which readers and the writer do not wait for each other; whether it could.
+
+    The file keeps the mode, so once is enough. It cannot be switched while another program holds a lock: the store then
+    works in the mode it finds, and the next write tries again.
+    """
+    connection = engine.raw_connection()
+    try:
+        connection.info["busy_timeout_s"] = timeout_s
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {int(timeout_s * 1000)}")
+        try:
+            return bool(cursor.execute("PRAGMA journal_mode = WAL").fetchone()[0] == "wal")
+        except sqlite3.OperationalError as error:
+            logger.warning("%s stays out of WAL for now: %s", display_url(engine.url), error)
+            return False
+    finally:
+        connection.close()
+
+
 def _open_postgresql(url: URL, purpose: Purpose, pool_size: int) -> sa.Engine:
     # The session's zone only shapes how instants travel; UTC keeps the years 1 and 9999 within Python's range.
     settings = ["-c timezone=UTC"]
-    if purpose == "read":
+    if purpose in ("read", "look"):
         settings += ["-c default_transaction_read_only=on"]
     given = url.query.get("options", "")
     options = " ".join([given if isinstance(given, str) else " ".join(given), *settings]).strip()

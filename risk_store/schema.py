@@ -6,21 +6,24 @@ top-level ``alembic/`` folder (inside an installed package: ``risk_store/_alembi
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Set
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
-from enum import Enum
+from enum import StrEnum
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
-from risk_store.engines import database_file, display_url, open_engine, parse_url, translated
+from risk_store.engines import database_file, display_url, mode_to_look, open_engine, parse_url, translated
 from risk_store.errors import RiskStoreError, SchemaMismatch, StoreUnavailable
 from risk_store.models import Base
 
@@ -50,40 +53,20 @@ HEAD = REVISIONS[-1]
 
 # The tables of v1, and the columns without which a database is not v1. (execution_time_ms came late to some v1 files:
 # revision 0001 adds it where it is missing.)
-V1_TABLES: dict[str, frozenset[str]] = {
-    "lockouts": frozenset(
-        ["account_id", "is_locked", "reason", "locked_at", "locked_until", "rule_id", "created_at", "updated_at"],
-    ),
-    "daily_pnl": frozenset(["account_id", "date", "realized_pnl", "last_updated"]),
-    "contract_cache": frozenset(["contract_id", "tick_size", "tick_value", "symbol_id", "name", "cached_at"]),
-    "trade_history": frozenset(["id", "account_id", "timestamp", "contract_id", "pnl", "created_at"]),
-    "session_state": frozenset(["account_id", "session_start", "updated_at"]),
-    "positions": frozenset(
-        ["id", "account_id", "contract_id", "type", "size", "average_price", "created_at", "updated_at"]
-    ),
-    "orders": frozenset(
-        [
-            "id",
-            "account_id",
-            "contract_id",
-            "type",
-            "side",
-            "size",
-            "limit_price",
-            "stop_price",
-            "state",
-            "created_at",
-            "updated_at",
-        ],
-    ),
-    "enforcement_log": frozenset(
-        ["id", "timestamp", "account_id", "rule_id", "action", "reason", "success", "details"]
-    ),
-    "reset_schedule": frozenset(["account_id", "last_reset_date", "next_reset_time", "reset_time_config", "timezone"]),
+V1_TABLES: dict[str, str] = {
+    "lockouts": "account_id is_locked reason locked_at locked_until rule_id created_at updated_at",
+    "daily_pnl": "account_id date realized_pnl last_updated",
+    "contract_cache": "contract_id tick_size tick_value symbol_id name cached_at",
+    "trade_history": "id account_id timestamp contract_id pnl created_at",
+    "session_state": "account_id session_start updated_at",
+    "positions": "id account_id contract_id type size average_price created_at updated_at",
+    "orders": "id account_id contract_id type side size limit_price stop_price state created_at updated_at",
+    "enforcement_log": "id timestamp account_id rule_id action reason success details",
+    "reset_schedule": "account_id last_reset_date next_reset_time reset_time_config timezone",
 }
 
 
-class SchemaState(str, Enum):
+class SchemaState(StrEnum):
     """What a database's schema is, as seen by this release."""
 
     EMPTY = "empty"
@@ -134,7 +117,7 @@ class SchemaStatus:
         found = f"found revision {self.found}" if self.found else "found no revision"
         expected = f"this release works with {self.expected}"
         text = {
-            SchemaState.EMPTY: f"there is no store here yet: {self.detail or 'the database has no tables'}; {expected}.",
+            SchemaState.EMPTY: f"no store here yet: {self.detail or 'the database has no tables'}; {expected}.",
             SchemaState.LEGACY_V1: f"the database of a v1 daemon: {found}; {expected}.",
             SchemaState.BEHIND: f"the schema is behind: {found}, {expected}.",
             SchemaState.CURRENT: f"the schema is current: {found}.",
@@ -169,7 +152,7 @@ def status(database: str | URL | sa.Engine) -> SchemaStatus:
         return SchemaStatus(state=SchemaState.EMPTY, database=display_url(url), found=None, detail=missing)
     if file is not None and not file.is_file():
         raise StoreUnavailable(f"{display_url(url)}: {file} is not a file")
-    engine = open_engine(url, "read")
+    engine = open_engine(url, "look")
     try:
         with translated(url), engine.connect() as connection:
             return inspect_schema(connection, url)
@@ -213,7 +196,7 @@ def _judge_tables(inspector: sa.Inspector, tables: Set[str], url: URL) -> Schema
         if tables and url.get_backend_name() == "sqlite":
             return _foreign(url, f"it has other tables ({_few(sorted(tables))}) and none of ours")
         return SchemaStatus(state=SchemaState.EMPTY, database=display_url(url), found=None)
-    if missing := _missing(inspector, tables, V1_TABLES):
+    if missing := _missing(inspector, tables, {table: names.split() for table, names in V1_TABLES.items()}):
         return _foreign(
             url, f"it has {_few(sorted(ours))} but no {VERSION_TABLE}, and is not v1: missing {_few(missing)}"
         )
@@ -283,7 +266,7 @@ def upgrade(database: str | URL | sa.Engine, *, backup: bool = True) -> UpgradeR
     if not before.ok:
         file = database_file(url)
         if backup and file is not None and before.state is not SchemaState.EMPTY:
-            copy = _verified_copy(file, file.with_name(f"{file.name}.{before.found or 'v1'}.bak"))
+            copy = _verified_copy(file, before.found)
         with _alembic, translated(url):
             try:
                 command.upgrade(alembic_config(database), "head")
@@ -314,26 +297,55 @@ def _connected(file: Path, mode: str) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def _verified_copy(file: Path, wanted: Path) -> Path:
+def _verified_copy(file: Path, revision: str | None) -> Path | None:
     """A copy of a live SQLite file by SQLite's own backup, checked; never over a file that is there already.
 
-    A plain file copy would leave out what is still in the write-ahead log.
+    A plain file copy would leave out what is still in the write-ahead log. It is made under another name and gets its
+    own when it is whole, so that a kill leaves nothing that looks like a copy. None when another process has upgraded
+    the file since its `revision` was read: the copy of the original is that one's.
     """
-    copy, number = wanted, 1
-    while copy.exists():
-        number += 1
-        copy = wanted.with_name(f"{wanted.name}{number}")
-    copy.touch(mode=stat.S_IMODE(file.stat().st_mode), exist_ok=False)  # as private as the original
-    with _connected(file, "ro") as source, _connected(copy, "rw") as target:
-        _quick_check(source, file)
-        source.execute("BEGIN")  # one snapshot for the counts and the copy, whatever a daemon writes meanwhile
-        expected = _row_counts(source)
-        source.backup(target)
-        target.execute("PRAGMA journal_mode = DELETE")  # one file, nothing beside it
-        _quick_check(target, copy)
-        if _row_counts(target) != expected:
-            raise RiskStoreError(f"the copy {copy} does not hold the rows of {file}. Nothing was changed.")
-    return copy
+    wanted = file.with_name(f"{file.name}.{revision or 'v1'}.bak")
+    descriptor, name = tempfile.mkstemp(prefix=f"{wanted.name}.", suffix=".part", dir=file.parent)
+    os.close(descriptor)
+    draft = Path(name)
+    try:
+        draft.chmod(stat.S_IMODE(file.stat().st_mode))  # as private as the original
+        with _connected(file, mode_to_look(file)) as source, _connected(draft, "rw") as target:
+            _quick_check(source, file)
+            source.execute("BEGIN")  # one snapshot for the counts and the copy, whatever a daemon writes meanwhile
+            expected = _row_counts(source)
+            source.backup(target)
+            target.execute("PRAGMA journal_mode = DELETE")  # one file, nothing beside it
+            _quick_check(target, draft)
+            if _row_counts(target) != expected:
+                raise RiskStoreError(f"the copy of {file} does not hold its rows. Nothing was changed.")
+            if _revision(target) != revision:
+                return None
+        return _named(draft, wanted)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _named(draft: Path, wanted: Path) -> Path:
+    """Give a file its name, or the first free one after it."""
+    for number in count(1):
+        copy = wanted if number == 1 else wanted.with_name(f"{wanted.name}{number}")
+        with suppress(FileExistsError):
+            try:
+                copy.hardlink_to(draft)  # takes a free name only, whoever else wants it at this moment
+            except FileExistsError:
+                raise
+            except (OSError, NotImplementedError):  # a file system without links
+                copy.touch(exist_ok=False)
+                draft.replace(copy)
+            return copy
+    raise AssertionError("there is always a free name")
+
+
+def _revision(connection: sqlite3.Connection) -> str | None:
+    table = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (VERSION_TABLE,)).fetchone()
+    row = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone() if table else None  # noqa: S608 (constant)
+    return str(row[0]) if row else None
 
 
 def _row_counts(connection: sqlite3.Connection) -> dict[str, int]:

@@ -21,7 +21,7 @@ depends_on = None
 ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 CODE = sa.Integer()
 INSTANT = sa.DateTime(timezone=True)
-REAL = sa.Double().with_variant(sa.REAL(), "sqlite")
+REAL: sa.types.TypeEngine[float] = sa.Double().with_variant(sa.REAL(), "sqlite")
 NOW = sa.func.current_timestamp()  # not now(): SQLite accepts that in DDL and fails at the first INSERT
 
 

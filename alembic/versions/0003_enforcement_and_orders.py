@@ -26,7 +26,7 @@ depends_on = None
 
 ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 INSTANT = sa.DateTime(timezone=True)
-REAL = sa.Double().with_variant(sa.REAL(), "sqlite")
+REAL: sa.types.TypeEngine[float] = sa.Double().with_variant(sa.REAL(), "sqlite")
 BATCH = 1000
 
 # table → column → (type, server default; None is a nullable column)
@@ -98,9 +98,9 @@ def upgrade() -> None:
     for table, columns in ADDED.items():
         for name, (type_, default) in columns.items():
             op.add_column(table, sa.Column(name, type_, nullable=default is None, server_default=default))
-    for name, (table, columns, unique, predicate) in INDEXES.items():
+    for name, (table, indexed, unique, predicate) in INDEXES.items():
         where = sa.text(predicate) if predicate else None
-        op.create_index(name, table, columns, unique=unique, sqlite_where=where, postgresql_where=where)
+        op.create_index(name, table, indexed, unique=unique, sqlite_where=where, postgresql_where=where)
     op.create_table(
         "enforcement_in_flight",
         sa.Column("account_id", ID, nullable=False, autoincrement=False),

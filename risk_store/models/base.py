@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import Annotated, Any, ClassVar, Self, cast
+from typing import Annotated, Any, ClassVar, Self
 
 import sqlalchemy as sa
-from sqlalchemy.orm import DeclarativeBase, MappedAsDataclass, mapped_column
+from sqlalchemy.orm import DeclarativeBase, MappedAsDataclass, class_mapper, mapped_column
 
 from risk_store.codes import OrderSide, OrderState, OrderType, PositionType
 from risk_store.columns import (
@@ -104,7 +104,8 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
         columns = _columns(cls)
         if unknown := values.keys() - columns.keys():
             raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}; it has {', '.join(columns)}")
-        instance = cast(Self, sa.inspect(cls).class_manager.new_instance())
+        # class_mapper makes the mappers ready, which only constructing or querying would do: this may come first.
+        instance = class_mapper(cls).class_manager.new_instance()
         for name, column in columns.items():
             if name in values:
                 setattr(instance, name, _read(column, values[name]))

@@ -116,7 +116,8 @@ class Order(Base, kw_only=True):
         _check_count("size", self.size, 1, None)
         _check_count("filled_size", self.filled_size, 0, self.size)
         for field in ("limit_price", "stop_price", "trailing_amount", "fill_price", "venue_stop_price"):
-            _check_finite(field, getattr(self, field))
+            if (value := getattr(self, field)) is not None:
+                setattr(self, field, _finite(field, value))
         self._check_prices_of_type()
 
     def _check_prices_of_type(self) -> None:
@@ -184,11 +185,15 @@ def _check_count(field: str, value: object, least: int, most: int | None) -> Non
         )
 
 
-def _check_finite(field: str, value: object) -> None:
-    if value is None:
-        return
-    if isinstance(value, (bool, str)) or not hasattr(value, "__float__") or not math.isfinite(float(value)):
-        raise InvalidValue(field, value, "a finite number of price units")
+def _finite(field: str, value: Any) -> float:
+    if not isinstance(value, (bool, str)) and hasattr(value, "__float__"):
+        try:
+            number = float(value)  # a Decimal or an integer becomes what will be stored
+        except (OverflowError, ValueError, TypeError):
+            number = math.nan
+        if math.isfinite(number):
+            return number
+    raise InvalidValue(field, value, "a finite number of price units")
 
 
 def _is_whole(value: object) -> TypeGuard[int]:

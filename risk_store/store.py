@@ -1,0 +1,225 @@
+"""RiskStore: the front door. Engine, transactions, the schema's guard."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+from sqlalchemy.orm import Session
+
+from risk_store import schema
+from risk_store.alerts import Thresholds
+from risk_store.enforcement import NOT_ASKED, Enforcement, Limits, NotAsked, record
+from risk_store.engines import BUSY_TIMEOUT_S, database_file, display_url, open_engine, parse_url, set_wal, translated
+from risk_store.errors import NestedTransaction, SchemaMismatch, StoreClosed
+from risk_store.models import EnforcementLog, Lockout
+from risk_store.models.base import utc_now
+from risk_store.repositories import Transaction
+from risk_store.writers import WriterQueue
+
+__all__ = ["RiskStore"]
+
+_SET_TIMEOUTS = sa.text(
+    "SELECT set_config('lock_timeout', :milliseconds, true), set_config('statement_timeout', :milliseconds, true)"
+)
+
+
+class RiskStore:
+    """A risk daemon's memory: one SQLite file or one PostgreSQL database.
+
+    Making one touches nothing. The first use takes the schema's verdict and raises SchemaMismatch, which names what to
+    run, unless it is current; only :meth:`upgrade` ever creates a file. Threads may share a store; writers take turns.
+
+    `clock` gives the current instant (aware UTC), `monotonic` seconds for durations (D6): inject them in tests.
+
+    >>> from risk_store import Order, OrderSide, OrderState, OrderType
+    >>> store = RiskStore("sqlite:///" + str(getfixture("tmp_path") / "risk.db"))
+    >>> store.upgrade().after
+    '0003'
+    >>> with store.begin() as tx:
+    ...     _ = tx.orders.save(Order(id=123, account_id=456, contract_id="CON.F.US.MNQ.U25", type=OrderType.LIMIT,
+    ...                              side=OrderSide.BUY, size=1, limit_price=21000.0, state=OrderState.ACTIVE))
+    >>> with store.read() as tx:
+    ...     [order.id for order in tx.orders.working(account_id=456)]
+    [123]
+    >>> with store.enforce(account_id=456, rule_id="RULE-003", action="CLOSE_ALL_AND_LOCKOUT",
+    ...                    reason="Daily loss limit hit: -$550", lock_until=None) as enforcement:
+    ...     enforcement.positions_closed += 1
+    >>> enforcement.log.success
+    True
+    >>> store.close()
+    """
+
+    def __init__(
+        self,
+        url: str | URL,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+        thresholds: Thresholds | None = None,
+        limits: Limits | None = None,
+        pool_size: int = 5,
+    ) -> None:
+        self._url = parse_url(url)
+        self._clock = clock
+        self._monotonic = monotonic
+        self._thresholds = thresholds or Thresholds()
+        self._limits = limits or Limits()
+        self._engine = open_engine(self._url, "store", pool_size=pool_size)
+        self._is_sqlite = self._url.get_backend_name() == "sqlite"
+        # An in-memory database is its one connection: readers share it, and wait for their turn like writers.
+        self._in_memory = self._is_sqlite and database_file(self._url) is None
+        self._readers = self._engine if self._in_memory else open_engine(self._url, "read", pool_size=pool_size)
+        self._queue = WriterQueue()
+        self._guard = threading.Lock()
+        self._verdict: schema.SchemaStatus | None = None
+        self._wal_is_set = not self._is_sqlite or self._in_memory
+        self._closed = False
+        self._thread = threading.local()
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The engine that writes; for SQLAlchemy code of your own. It does not take the verdict or a turn for you."""
+        return self._engine
+
+    def __repr__(self) -> str:
+        return f"RiskStore({display_url(self._url)!r})"
+
+    def status(self) -> schema.SchemaStatus:
+        """The schema's verdict, taken now and read-only."""
+        return schema.status(self._database)
+
+    def upgrade(self, *, backup: bool = True) -> schema.UpgradeReport:
+        """Brings the database to head: the same as ``alembic upgrade head``, with a verified copy first.
+
+        See :func:`risk_store.schema.upgrade`.
+        """
+        report = schema.upgrade(self._database, backup=backup)
+        self._verdict = None
+        return report
+
+    @property
+    def _database(self) -> URL | sa.Engine:
+        return self._engine if self._in_memory else self._url
+
+    @contextmanager
+    def begin(self) -> Iterator[Transaction]:
+        """One write transaction: committed at the end of the block, rolled back by an exception.
+
+        Raises SchemaMismatch, StoreBusy, StoreFull, StoreReadOnly, StoreUnavailable, StoreClosed, NestedTransaction.
+        """
+        with self._write(BUSY_TIMEOUT_S) as tx:
+            yield tx
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """One read-only transaction, a consistent view of the moment of its first statement. Writing in it fails."""
+        self._check_ready()
+        turn = self._queue.turn(BUSY_TIMEOUT_S) if self._in_memory else nullcontext()
+        options = {"sqlite_begin": "DEFERRED"}
+        with (
+            turn,
+            translated(self._url),
+            Session(self._readers, expire_on_commit=False, execution_options=options) as session,
+        ):
+            yield Transaction(session, self._clock)
+
+    def enforce(
+        self,
+        account_id: int,
+        rule_id: str,
+        action: str,
+        reason: str,
+        details: Mapping[str, Any] | str | None = None,
+        lock_until: datetime | NotAsked | None = NOT_ASKED,
+    ) -> Enforcement:
+        """A context manager around one enforcement: timed, and in the log whatever happens in its block.
+
+        With `lock_until` (an instant, or None for until released) the account is locked before the block runs. Only
+        bad arguments raise here (InvalidValue, and NestedTransaction inside :meth:`begin`): a store in trouble never
+        keeps a position from being closed. After the block, EnforcementNotRecorded tells that the row could not be
+        written; an exception of the block's own is logged and goes on its way.
+        """
+        self._check_not_nested()
+        return Enforcement(
+            account_id=account_id,
+            rule_id=rule_id,
+            action=action,
+            reason=reason,
+            details=details,
+            lock_until=lock_until,
+            write=self._write,
+            clock=self._clock,
+            monotonic=self._monotonic,
+            thresholds=self._thresholds,
+            limits=self._limits,
+        )
+
+    def record(self, log: EnforcementLog, lockout: Lockout | None = None) -> EnforcementLog:
+        """Writes one finished enforcement, and its lockout if there is one, in one transaction; durable on return.
+
+        The same path that :meth:`enforce` ends with. Give the log an enforcement_id, and calling again after an error
+        never doubles the row. Raises InvalidValue, EnforcementNotRecorded.
+        """
+        log.check_writable()
+        lockouts = [lockout] if lockout is not None else []
+        return record(self._write, lambda: log, lockouts, self._limits, in_flight=False)
+
+    def close(self) -> None:
+        """Closes all connections. The store cannot be used afterwards."""
+        self._closed = True
+        self._engine.dispose()
+        self._readers.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _write(self, timeout_s: float) -> Iterator[Transaction]:
+        """One write transaction that is waited for at most about `timeout_s` seconds."""
+        self._check_not_nested()
+        self._check_ready()
+        deadline = time.monotonic() + timeout_s
+        turn = self._queue.turn(timeout_s) if self._is_sqlite else nullcontext()
+        with turn, translated(self._url):
+            if not self._wal_is_set:
+                self._wal_is_set = set_wal(self._engine, timeout_s / 2)
+            options = {"busy_timeout_s": max(0.0, deadline - time.monotonic())} if timeout_s < BUSY_TIMEOUT_S else {}
+            self._thread.writing = True
+            try:
+                with (
+                    Session(self._engine, expire_on_commit=False, execution_options=options) as session,
+                    session.begin(),
+                ):
+                    if options and not self._is_sqlite:
+                        session.execute(_SET_TIMEOUTS, {"milliseconds": str(int(timeout_s * 1000))})
+                    yield Transaction(session, self._clock)
+            finally:
+                self._thread.writing = False
+
+    def _check_not_nested(self) -> None:
+        if getattr(self._thread, "writing", False):
+            raise NestedTransaction
+
+    def _check_ready(self) -> None:
+        if self._closed:
+            raise StoreClosed
+        if self._verdict is not None:
+            return
+        with self._guard:
+            verdict = self.status()
+            if not verdict.ok:
+                raise SchemaMismatch(verdict)  # not kept: after an upgrade the same store works
+            self._verdict = verdict

@@ -1,0 +1,323 @@
+"""store.enforce and store.record, the same on each engine (SPEC 4 in its sync form)."""
+
+import json
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from risk_store import (
+    EnforcementInFlight,
+    EnforcementLog,
+    EnforcementNotRecorded,
+    InvalidValue,
+    Limits,
+    Lockout,
+    RiskStore,
+)
+
+BEGAN = datetime(2026, 11, 23, 15, 30, tzinfo=UTC)
+
+
+class Clocks:
+    """Two clocks that stand still until told otherwise."""
+
+    def __init__(self) -> None:
+        self.now = BEGAN
+        self.seconds = 1000.0
+
+    def spend(self, milliseconds: float) -> None:
+        self.seconds += milliseconds / 1000
+
+
+@pytest.fixture
+def clocks() -> Clocks:
+    return Clocks()
+
+
+@pytest.fixture
+def timed(store_url: str, clocks: Clocks) -> Iterator[RiskStore]:
+    with RiskStore(
+        store_url,
+        clock=lambda: clocks.now,
+        monotonic=lambda: clocks.seconds,
+        limits=Limits(intent_s=0.2, record_s=0.3),
+    ) as store:
+        yield store
+
+
+def rows(store: RiskStore, model: type[EnforcementLog] | type[EnforcementInFlight]) -> list[sa.Row[tuple[object, ...]]]:
+    with store.read() as tx:
+        return list(tx.session.execute(sa.select(model.__table__)).all())
+
+
+def test_an_enforcement_is_logged_with_what_it_did_and_how_long_it_took(timed: RiskStore, clocks: Clocks) -> None:
+    with timed.enforce(123, "RULE-003", "CLOSE_ALL", "Daily loss limit hit: -$550") as enforcement:
+        clocks.spend(144.2)
+        enforcement.positions_closed += 2
+        enforcement.orders_canceled += 1
+    with timed.read() as tx:
+        [log] = tx.enforcements.list()
+    assert log == enforcement.log
+    assert (log.account_id, log.rule_id, log.action, log.reason) == (
+        123,
+        "RULE-003",
+        "CLOSE_ALL",
+        "Daily loss limit hit: -$550",
+    )
+    assert (log.success, log.error_message) == (True, None)
+    assert (log.positions_closed, log.orders_canceled) == (2, 1)
+    assert (log.timestamp, log.execution_time_ms) == (BEGAN, 145)
+    assert log.enforcement_id == enforcement.enforcement_id
+    assert rows(timed, EnforcementInFlight) == []
+
+
+def test_the_account_is_locked_before_the_first_position_is_closed(timed: RiskStore) -> None:
+    until = BEGAN + timedelta(hours=6)
+    with timed.enforce(123, "RULE-003", "CLOSE_ALL", "loss", lock_until=until), timed.read() as tx:
+        assert tx.lockouts.is_locked(123)
+        [in_flight] = tx.session.scalars(sa.select(EnforcementInFlight)).all()
+        assert (in_flight.account_id, in_flight.rule_id, in_flight.pid) == (123, "RULE-003", os.getpid())
+        assert in_flight.started_at == BEGAN
+    with timed.read() as tx:
+        lockout = tx.lockouts.get(123)
+    assert lockout is not None
+    assert (lockout.locked_until, lockout.reason, lockout.rule_id) == (until, "loss", "RULE-003")
+
+
+def test_lock_until_none_locks_until_released_and_no_lock_until_locks_nothing(timed: RiskStore) -> None:
+    with timed.enforce(1, "R", "A", "x", lock_until=None):
+        pass
+    with timed.enforce(2, "R", "A", "x"):
+        pass
+    with timed.read() as tx:
+        assert tx.lockouts.is_locked(1, at=BEGAN + timedelta(days=9999))
+        assert tx.lockouts.get(2) is None
+
+
+def test_an_exception_in_the_block_is_logged_and_goes_on(timed: RiskStore) -> None:
+    with (
+        pytest.raises(ConnectionError, match="gateway gone"),
+        timed.enforce(123, "RULE-003", "CLOSE_ALL", "loss") as enforcement,
+    ):
+        enforcement.positions_closed += 1
+        raise ConnectionError("gateway gone")
+    assert enforcement.log is not None
+    assert enforcement.log.success is False
+    assert enforcement.log.error_message == "ConnectionError: gateway gone"
+    assert enforcement.log.positions_closed == 1
+
+
+def test_ctrl_c_in_the_block_is_logged_and_goes_on(timed: RiskStore) -> None:
+    with pytest.raises(KeyboardInterrupt), timed.enforce(123, "RULE-003", "CLOSE_ALL", "loss"):
+        raise KeyboardInterrupt
+    with timed.read() as tx:
+        [log] = tx.enforcements.list()
+    assert (log.success, log.error_message) == (False, "KeyboardInterrupt: ")
+
+
+def test_what_did_not_work_makes_a_failure_that_lists_it(timed: RiskStore) -> None:
+    with timed.enforce(123, "RULE-003", "CLOSE_ALL", "loss") as enforcement:
+        enforcement.positions_closed = 3
+        enforcement.fail("closed 3 of 4: market closed")
+        enforcement.fail("order 77 not canceled")
+    assert enforcement.log is not None
+    assert (enforcement.log.success, enforcement.log.error_message) == (
+        False,
+        "closed 3 of 4: market closed; order 77 not canceled",
+    )
+
+
+@pytest.mark.parametrize(("milliseconds", "success"), [(5000, True), (5000.1, False)])
+def test_longer_than_the_timeout_is_a_failure_that_says_so(
+    timed: RiskStore, clocks: Clocks, milliseconds: float, success: bool
+) -> None:
+    with timed.enforce(123, "RULE-003", "CLOSE_ALL", "loss") as enforcement:
+        clocks.spend(milliseconds)
+        if not success:
+            enforcement.fail("closed 3 of 4")
+    assert enforcement.log is not None
+    assert enforcement.log.success is success
+    expected = None if success else "timed out after 5001 ms (limit 5000 ms); closed 3 of 4"
+    assert enforcement.log.error_message == expected
+
+
+def test_a_clock_that_steps_back_changes_no_duration_and_none_is_negative(timed: RiskStore, clocks: Clocks) -> None:
+    with timed.enforce(123, "R", "A", "x") as stepped:
+        clocks.now -= timedelta(hours=1)
+        clocks.spend(20)
+    with timed.enforce(123, "R", "A", "x") as backwards:
+        clocks.spend(-20)
+    assert stepped.log is not None
+    assert backwards.log is not None
+    assert (stepped.log.execution_time_ms, backwards.log.execution_time_ms) == (20, 0)
+
+
+def test_details_are_json_facts_from_the_start_and_from_the_block(timed: RiskStore) -> None:
+    with timed.enforce(123, "R", "A", "x", details={"limit": -500.0}) as mapping:
+        mapping.detail(observed=-550.25, order_ids=[1, 2], at=BEGAN)
+    with timed.enforce(123, "R", "A", "x", details="as v1 wrote it") as text:
+        pass
+    with timed.enforce(123, "R", "A", "x", details="as v1 wrote it") as both:
+        both.detail(observed=1)
+    assert mapping.log is not None
+    assert json.loads(mapping.log.details or "") == {
+        "limit": -500.0,
+        "observed": -550.25,
+        "order_ids": [1, 2],
+        "at": str(BEGAN),
+    }
+    assert text.log is not None
+    assert text.log.details == "as v1 wrote it"
+    assert both.log is not None
+    assert json.loads(both.log.details or "") == {"details": "as v1 wrote it", "observed": 1}
+
+
+def test_lock_out_in_the_block_locks_at_once(timed: RiskStore) -> None:
+    with timed.enforce(123, "RULE-006", "WARN", "too many trades") as enforcement:
+        enforcement.lock_out(until=BEGAN + timedelta(minutes=30), reason="cooldown")
+        with timed.read() as tx:
+            lockout = tx.lockouts.get(123)
+        assert lockout is not None
+        assert (lockout.reason, lockout.rule_id) == ("cooldown", "RULE-006")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"account_id": 0}, "account_id"),
+        ({"account_id": "123"}, "account_id"),
+        ({"rule_id": ""}, "rule_id"),
+        ({"action": ""}, "action"),
+        ({"reason": ""}, "reason"),
+        ({"lock_until": datetime(2026, 11, 23)}, "lock_until"),  # noqa: DTZ001 (naive on purpose)
+        ({"details": 5}, "details"),
+    ],
+)
+def test_bad_arguments_raise_before_anything_is_done(
+    timed: RiskStore, arguments: dict[str, object], field: str
+) -> None:
+    good: dict[str, object] = {"account_id": 1, "rule_id": "R", "action": "A", "reason": "x"}
+    with pytest.raises(InvalidValue) as caught:
+        timed.enforce(**(good | arguments))  # type: ignore[arg-type]
+    assert caught.value.field == field
+    assert rows(timed, EnforcementInFlight) == []
+
+
+def test_concurrent_enforcements_of_one_account_are_both_recorded(timed: RiskStore) -> None:
+    with timed.enforce(123, "RULE-003", "CLOSE_ALL", "loss"), timed.enforce(123, "RULE-006", "CANCEL_ALL", "trades"):
+        pass
+    with timed.read() as tx:
+        assert {log.rule_id for log in tx.enforcements.list(account_id=123)} == {"RULE-003", "RULE-006"}
+
+
+def critical_lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
+    return [json.loads(record.message) for record in caplog.records if record.levelno == logging.CRITICAL]
+
+
+class Held:
+    """Another program that holds the database's write lock (or the log's tables) until told to let go."""
+
+    def __init__(self, store: RiskStore) -> None:
+        url = store.engine.url
+        self._connection: sqlite3.Connection | psycopg.Connection[tuple[object, ...]]
+        if url.get_backend_name() == "sqlite":
+            self._connection = sqlite3.connect(str(url.database), uri=True, isolation_level=None)
+            self._connection.execute("BEGIN IMMEDIATE")
+        else:
+            plain = url.set(drivername="postgresql", query={}).render_as_string(hide_password=False)
+            self._connection = psycopg.connect(plain)
+            self._connection.execute("LOCK TABLE enforcement_in_flight, enforcement_log IN EXCLUSIVE MODE")
+
+    def let_go(self) -> None:
+        self._connection.rollback()
+        self._connection.close()
+
+
+def test_a_store_that_is_held_at_the_start_does_not_stop_the_block_and_the_outcome_is_still_written(
+    timed: RiskStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    with timed.read() as tx:
+        tx.orders.working()  # the verdict is taken
+    held = Held(timed)
+    with timed.enforce(123, "RULE-003", "CLOSE_ALL", "loss", lock_until=None) as enforcement:
+        held.let_go()
+        enforcement.positions_closed += 1
+    [line] = critical_lines(caplog)
+    assert (line["event"], line["account_id"]) == ("enforcement begun without an in-flight row", 123)
+    with timed.read() as tx:
+        assert [log.positions_closed for log in tx.enforcements.list()] == [1]
+        assert tx.lockouts.is_locked(123), "the lockout asked for was written with the outcome"
+
+
+def test_an_outcome_that_cannot_be_written_is_told_whole_and_the_in_flight_row_stays(
+    timed: RiskStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    holders: list[Held] = []
+    with (
+        pytest.raises(EnforcementNotRecorded, match="carried out but not recorded") as caught,
+        timed.enforce(123, "RULE-003", "CLOSE_ALL", "loss") as enforcement,
+    ):
+        enforcement.positions_closed += 2
+        holders.append(Held(timed))
+    holders[0].let_go()
+    assert caught.value.__cause__ is not None
+    assert caught.value.log.positions_closed == 2
+    [line] = critical_lines(caplog)
+    assert (line["event"], line["positions_closed"]) == ("enforcement not recorded", 2)
+    assert len(rows(timed, EnforcementInFlight)) == 1
+    assert rows(timed, EnforcementLog) == []
+    again = EnforcementLog.from_dict({key: line[key] for key in caught.value.log.to_dict()})
+    assert timed.record(again).id is not None, "the line on the log is enough to write the row later"
+
+
+def test_the_blocks_own_exception_is_never_replaced(timed: RiskStore) -> None:
+    holders: list[Held] = []
+    with pytest.raises(ConnectionError, match="gateway gone"), timed.enforce(123, "RULE-003", "CLOSE_ALL", "loss"):
+        holders.append(Held(timed))
+        raise ConnectionError("gateway gone")
+    holders[0].let_go()
+
+
+def test_a_database_without_a_store_does_not_stop_the_block(tmp_path: object) -> None:
+    ran = False
+    with (
+        RiskStore(f"sqlite:///{tmp_path}/missing.db") as store,
+        pytest.raises(EnforcementNotRecorded),
+        store.enforce(123, "RULE-003", "CLOSE_ALL", "loss"),
+    ):
+        ran = True
+    assert ran
+    assert os.listdir(str(tmp_path)) == []
+
+
+def test_record_writes_one_finished_enforcement_and_its_lockout(timed: RiskStore) -> None:
+    log = EnforcementLog(account_id=5, rule_id="R", action="A", reason="x", success=True, execution_time_ms=7)
+    lockout = Lockout(account_id=5, is_locked=True, reason="x", rule_id="R", locked_until=None)
+    assert timed.record(log, lockout).id is not None
+    with timed.read() as tx:
+        assert tx.lockouts.is_locked(5)
+        assert [row.execution_time_ms for row in tx.enforcements.list(account_id=5)] == [7]
+
+
+def test_enforcements_of_several_threads_are_each_recorded_once(store: RiskStore) -> None:
+    def work(account_id: int) -> None:
+        for _ in range(5):
+            with store.enforce(account_id, "R", "A", "x", lock_until=None):
+                pass
+
+    threads = [threading.Thread(target=work, args=(account,)) for account in range(1, 7)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    logged = rows(store, EnforcementLog)
+    assert len(logged) == 30
+    assert len({row.enforcement_id for row in logged}) == 30
+    assert rows(store, EnforcementInFlight) == []
