@@ -30,7 +30,10 @@ _SHOWN = 200
 
 def shown(value: object) -> str:
     """``repr(value)``, cut to a length fit for an error text."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply; an integer of more digits than Python prints
+        return f"a value of type {type(value).__name__} that cannot be shown"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
 
 

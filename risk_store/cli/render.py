@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-__all__ = ["Column", "Table", "print_json", "print_tables", "visible"]
+__all__ = ["Column", "Table", "plain", "print_json", "print_tables", "visible"]
 
 JSON_SCHEMA = 1
 """Version of the JSON that reading verbs print."""
@@ -42,7 +42,8 @@ def visible(text: str) -> str:
     )
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """A value as one cell of text; None is empty."""
     if value is None:
         return ""
     if isinstance(value, Enum):
@@ -63,7 +64,7 @@ class Column:
     key: str
     title: str
     right: bool = False
-    show: Callable[[Any], str] = _plain
+    show: Callable[[Any], str] = plain
     style: Callable[[Any], str] = field(default=lambda _value: "")
     fold: bool = False
     """Free text that may be cut at the end of the line; other columns are never cut."""
@@ -111,7 +112,7 @@ def _print_tab_separated(tables: Sequence[Table]) -> None:
     blocks = []
     for table in tables:
         lines = ["\t".join(column.key for column in table.columns)]
-        lines += ["\t".join(_plain(row[column.key]) for column in table.columns) for row in table.rows]
+        lines += ["\t".join(plain(row[column.key]) for column in table.columns) for row in table.rows]
         blocks.append("\n".join(lines) + "\n")
     sys.stdout.write("\n".join(blocks))
 

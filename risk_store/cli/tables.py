@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from risk_store.cli.render import Column, Table
+from risk_store.cli.render import Column, Table, plain
 
 if TYPE_CHECKING:
     from risk_store.repositories import Transaction
@@ -40,19 +41,20 @@ def _price(value: Any) -> str:
     return "" if value is None else f"{value:,.9f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
+_UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+
+
 def _span(seconds: float) -> str:
     """A time span in its two largest units.
 
     >>> _span(7_380), _span(59)
     ('2h 3m', '59s')
     """
-    seconds = int(max(0, seconds))
-    parts: list[str] = []
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")):
-        if seconds >= size and len(parts) < 2:
-            parts.append(f"{seconds // size}{unit}")
-            seconds %= size
-    return " ".join(parts) or "0s"
+    whole = int(max(0, seconds))
+    for (size, unit), (smaller, smaller_unit) in pairwise(_UNITS):
+        if whole >= size:
+            return f"{whole // size}{unit} {whole % size // smaller}{smaller_unit}"
+    return f"{whole}s"
 
 
 _MS: dict[str, Any] = {"right": True, "show": _milliseconds, "style": _by_threshold}
@@ -153,16 +155,10 @@ def lockouts(tx: Transaction) -> Table:
         Column("rule_id", "Rule"),
         Column("reason", "Reason", fold=True),
         Column("locked_at", "Locked (UTC)"),
-        Column("locked_until", "Until (UTC)", show=_until),
+        Column("locked_until", "Until (UTC)", show=lambda value: plain(value) or "until released"),
         Column("left_s", "Left", right=True, show=lambda value: "" if value is None else _span(value)),
     ]
     return Table("lockouts", "Lockouts", columns, rows, "No account is locked.")
-
-
-def _until(value: Any) -> str:
-    if value is None:
-        return "until released"
-    return value.isoformat(" ", "minutes").removesuffix("+00:00") if isinstance(value, datetime) else str(value)
 
 
 def since(days: int) -> datetime:

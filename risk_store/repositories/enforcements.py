@@ -1,79 +1,71 @@
-"""The audit log of enforcements, and those in flight."""
+"""The log of enforcements, and the enforcements in flight."""
 
 from __future__ import annotations
 
-import builtins
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from itertools import islice
-from typing import Any
+from typing import Any, Literal, cast
 
 import sqlalchemy as sa
 
 from risk_store.alerts import Thresholds
+from risk_store.errors import InvalidValue
 from risk_store.models import EnforcementInFlight, EnforcementLog
-from risk_store.repositories.base import Repository, row_values
+from risk_store.repositories.base import Repository
 from risk_store.statements import enforcements as statements
 
 __all__ = ["EnforcementLogRepository"]
 
-_CHUNK = 1000
-_NO_ID = frozenset({"id"})
+LOG_COLUMNS = [column.name for column in EnforcementLog.__table__.columns if column.name != "id"]
+IN_FLIGHT_COLUMNS = EnforcementInFlight.__table__.columns.keys()
+CHUNK = 1000  # rows bound at once by add_many
 
 
 class EnforcementLogRepository(Repository):
-    """The log in a session; insert-only. ``EnforcementLogRepository.statements`` has its expressions.
+    """The audit log in a session of the caller's. Never begins, never commits; rows are only ever added (D5).
 
-    >>> [column.name for column in EnforcementLogRepository.statements.time_by_rule().selected_columns][:2]
-    ['rule_id', 'avg_time_ms']
+    Bad arguments and rows that may not enter the log raise :class:`~risk_store.errors.InvalidValue`. Times are
+    milliseconds, instants aware; `since` is inclusive, `until` exclusive.
+
+    >>> from sqlalchemy.orm import Session
+    >>> from risk_store.models import Base
+    >>> engine = sa.create_engine("sqlite://")
+    >>> Base.metadata.create_all(engine)
+    >>> with Session(engine) as session:
+    ...     enforcements = EnforcementLogRepository(session)
+    ...     for ms in (145, 155):
+    ...         _ = enforcements.add(EnforcementLog(account_id=123, rule_id="RULE-003", action="CLOSE_ALL",
+    ...                                             reason="Test", success=True, execution_time_ms=ms))
+    ...     [(row.rule_id, row.avg_time_ms, row.p95_time_ms) for row in enforcements.time_by_rule()]
+    [('RULE-003', 150.0, 155)]
+    >>> engine.dispose()
     """
 
     statements = statements
 
-    # Writing
-
     def add(self, log: EnforcementLog) -> EnforcementLog:
-        """Inserts a row and sets its id. Raises InvalidValue for a row without account, rule, action or reason."""
+        """Inserts the row and sets its id, which the database gives whatever `id` was before.
+
+        A timestamp of None becomes now. An enforcement_id that the account has already is refused by the database
+        (:class:`sqlalchemy.exc.IntegrityError`).
+        """
         result = self._session.execute(statements.INSERT_LOG, self._values(log))
-        log.id = int(result.inserted_primary_key[0])  # type: ignore[attr-defined]  # a CursorResult, as of any INSERT
+        (log.id,) = cast("sa.CursorResult[Any]", result).inserted_primary_key or (None,)
         return log
 
     def add_many(self, logs: Iterable[EnforcementLog]) -> int:
-        """Inserts rows from any iterable, a thousand at a time, and returns how many. Their ids are not read back."""
+        """Inserts the rows in chunks, however many there are, and returns their number. Their ids are not set."""
+        rows = (self._values(log) for log in logs)
         count = 0
-        remaining = iter(logs)
-        while chunk := [self._values(log) for log in islice(remaining, _CHUNK)]:
+        while chunk := list(islice(rows, CHUNK)):
             self._session.execute(statements.INSERT_LOG, chunk)
             count += len(chunk)
         return count
 
-    def _values(self, log: EnforcementLog) -> dict[str, Any]:
-        log.check_writable()
-        if log.timestamp is None:
-            log.timestamp = self._clock()
-        return row_values(log, leave_out=_NO_ID if log.id is None else frozenset())
-
-    def start(self, in_flight: EnforcementInFlight) -> None:
-        """Notes an enforcement that begins."""
-        self._session.execute(statements.INSERT_IN_FLIGHT, row_values(in_flight))
-
-    def finish(self, log: EnforcementLog) -> bool:
-        """Takes the enforcement out of flight and inserts its row; False when it was not in flight."""
-        key = {"of_account": log.account_id, "of_enforcement": log.enforcement_id}
-        removed = self._session.execute(statements.DELETE_IN_FLIGHT, key)
-        self.add(log)
-        return bool(removed.rowcount)  # type: ignore[attr-defined]  # a CursorResult, as of any DELETE
-
-    # Reading
-
-    def get(self, log_id: int) -> EnforcementLog | None:
-        """The row with this id, or None."""
-        return self._session.get(EnforcementLog, log_id)
-
-    def find(self, account_id: int, enforcement_id: str) -> int | None:
-        """The id of the row an enforcement wrote, or None."""
-        key = {"of_account": account_id, "of_enforcement": enforcement_id}
-        return self._session.scalar(statements.FIND_LOG, key)
+    def get(self, id: int) -> EnforcementLog | None:
+        """The log row with this id."""
+        return self._session.scalars(statements.GET_LOG, {"id": id}).one_or_none()
 
     def list(
         self,
@@ -83,30 +75,111 @@ class EnforcementLogRepository(Repository):
         until: datetime | None = None,
         after: int | None = None,
         limit: int = 100,
-    ) -> builtins.list[EnforcementLog]:
-        """A page of the log, newest first. `since` is inclusive, `until` exclusive; `after` is the last id seen."""
-        return [*self._session.scalars(statements.log_page(account_id, rule_id, since, until, after, limit))]
+    ) -> Sequence[EnforcementLog]:
+        """At most `limit` rows, the last written first. For the next page, `after` is the id of the last row seen."""
+        page = statements.log_page(
+            account_id=account_id, rule_id=rule_id, since=since, until=until, after=after, limit=limit
+        )
+        return self._session.scalars(page).all()
 
-    # Analytics: each only executes the expression of the same name, which says what the columns are.
+    # Reports: see risk_store.statements.analytics for their columns
 
     def time_by_rule(
-        self, outcome: statements.Outcome = "success", **filters: Any
-    ) -> builtins.list[sa.Row[str, float, int, int, int, int, int, int]]:
-        """Execution time by rule, slowest average first: :func:`risk_store.statements.time_by_rule`."""
-        return [*self._session.execute(statements.time_by_rule(outcome, **filters))]
+        self,
+        outcome: Literal["success", "all"] = "success",
+        *,
+        account_id: int | None = None,
+        rule_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Sequence[sa.Row[str, float, int, int, int, int, int, int]]:
+        """Average, extremes, count and percentiles of each rule, slowest average first."""
+        return self._session.execute(
+            statements.time_by_rule(outcome=outcome, account_id=account_id, rule_id=rule_id, since=since, until=until)
+        ).all()
 
     def slow_enforcements(
-        self, threshold_ms: int = 1000, limit: int = 10, after: tuple[int, int] | None = None, **filters: Any
-    ) -> builtins.list[sa.Row[datetime | None, int, str, str, int | None, int, int, int | None]]:
-        """The slowest enforcements: :func:`risk_store.statements.slow_enforcements`."""
-        return [*self._session.execute(statements.slow_enforcements(threshold_ms, limit, after, **filters))]
+        self,
+        threshold_ms: int = 1000,
+        limit: int = 10,
+        after: tuple[int, int] | None = None,
+        *,
+        account_id: int | None = None,
+        rule_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Sequence[sa.Row[datetime, int, str, str, int, int, int, int]]:
+        """Enforcements that took more than `threshold_ms`, slowest first; `after` is (execution_time_ms, id)."""
+        return self._session.execute(
+            statements.slow_enforcements(
+                threshold_ms=threshold_ms,
+                limit=limit,
+                after=after,
+                account_id=account_id,
+                rule_id=rule_id,
+                since=since,
+                until=until,
+            )
+        ).all()
 
-    def daily_trend(self, days: int = 7, **filters: Any) -> builtins.list[sa.Row[date, float, int]]:
-        """Average time a day since the clock's now minus `days`: :func:`risk_store.statements.daily_trend`."""
-        return [*self._session.execute(statements.daily_trend(days, self._clock(), **filters))]
+    def daily_trend(
+        self,
+        days: int = 7,
+        *,
+        account_id: int | None = None,
+        rule_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Sequence[sa.Row[date, float, int]]:
+        """Average and count of each UTC day since now − `days`, newest first."""
+        return self._session.execute(
+            statements.daily_trend(
+                days=days, now=self._clock(), account_id=account_id, rule_id=rule_id, since=since, until=until
+            )
+        ).all()
 
     def alert_counts(
-        self, thresholds: Thresholds | None = None, **filters: Any
-    ) -> builtins.list[sa.Row[str, int, int, int]]:
-        """Enforcements over each threshold by rule: :func:`risk_store.statements.alert_counts`."""
-        return [*self._session.execute(statements.alert_counts(thresholds, **filters))]
+        self,
+        thresholds: Thresholds | None = None,
+        *,
+        account_id: int | None = None,
+        rule_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Sequence[sa.Row[str, int, int, int]]:
+        """Warnings, criticals and timeouts of each rule, each enforcement counted once."""
+        return self._session.execute(
+            statements.alert_counts(
+                thresholds=thresholds, account_id=account_id, rule_id=rule_id, since=since, until=until
+            )
+        ).all()
+
+    # Enforcements in flight
+
+    def start(self, in_flight: EnforcementInFlight) -> None:
+        """Writes the intent: this enforcement has begun."""
+        values = {name: getattr(in_flight, name) for name in IN_FLIGHT_COLUMNS}
+        self._session.execute(statements.INSERT_IN_FLIGHT, values)
+
+    def finish(self, log: EnforcementLog) -> bool:
+        """The in-flight row goes, the log row comes. Returns whether the in-flight row was there.
+
+        Someone may have closed it meanwhile; the log row is written all the same, and its id set.
+        """
+        if log.enforcement_id is None:
+            raise InvalidValue("enforcement_id", None, "the id of an enforcement that was started")
+        key = {"account_id": log.account_id, "enforcement_id": log.enforcement_id}
+        deleted = cast("sa.CursorResult[Any]", self._session.execute(statements.DELETE_IN_FLIGHT, key)).rowcount
+        self.add(log)
+        return deleted == 1
+
+    def find(self, account_id: int, enforcement_id: str) -> int | None:
+        """The id of this enforcement's log row, if it was written."""
+        key = {"account_id": account_id, "enforcement_id": enforcement_id}
+        return self._session.scalars(statements.FIND_LOG, key).one_or_none()
+
+    def _values(self, log: EnforcementLog) -> dict[str, Any]:
+        log.check_writable()
+        if log.timestamp is None:
+            log.timestamp = self._clock()
+        return {name: getattr(log, name) for name in LOG_COLUMNS}

@@ -3,106 +3,112 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any, cast
 
-from risk_store.columns import INT64_MAX
-from risk_store.errors import InvalidValue
+import sqlalchemy as sa
+
+from risk_store.columns import storable_text
 from risk_store.models import EnforcementLog, Lockout
-from risk_store.repositories.base import Repository, row_values
+from risk_store.repositories.base import FRESH, Repository
 from risk_store.repositories.enforcements import EnforcementLogRepository
+from risk_store.statements import arguments
 from risk_store.statements import lockouts as statements
 
 __all__ = ["LockoutRepository"]
 
-RELEASE_ACTION = "RELEASE_LOCKOUT"
-BY_HAND = "MANUAL"  # the rule of a release where the lockout names none
-
 
 class LockoutRepository(Repository):
-    """Lockouts in a session. ``LockoutRepository.statements`` has its expressions."""
+    """Lockouts in a session of the caller's. Never begins, never commits.
+
+    In doubt an account is locked: an end that cannot be read never comes, and a database error is raised, never
+    answered with "free". Bad arguments raise :class:`~risk_store.errors.InvalidValue`. `at` defaults to now.
+
+    >>> from sqlalchemy.orm import Session
+    >>> from risk_store.models import Base
+    >>> engine = sa.create_engine("sqlite://")
+    >>> Base.metadata.create_all(engine)
+    >>> with Session(engine) as session:
+    ...     lockouts = LockoutRepository(session)
+    ...     _ = lockouts.set(123, "Daily loss limit hit: -$550", "RULE-003")
+    ...     locked = lockouts.is_locked(123)
+    ...     _ = lockouts.release(123, "Reviewed", by="ann")
+    ...     locked, lockouts.is_locked(123)
+    (True, False)
+    >>> engine.dispose()
+    """
 
     statements = statements
 
     def get(self, account_id: int) -> Lockout | None:
-        """The account's lockout, whether it holds or is over, or None."""
-        return self._session.get(Lockout, account_id, populate_existing=True)
+        """The account's lockout as stored now, running or over."""
+        key = {"account": arguments.account(account_id)}
+        return self._session.scalars(statements.GET_LOCKOUT, key, execution_options=FRESH).one_or_none()
 
-    def set(self, account_id: int, reason: str, rule_id: str, until: datetime | None = None) -> None:
-        """Locks an account until an instant, or until released (None).
+    def set(self, account_id: int, reason: str, rule_id: str, until: datetime | None = None) -> bool:
+        """Locks the account until `until`, or until released. Never shortens a lockout that is running.
 
-        Never shortens a running lockout: None beats any instant, later beats earlier, and the one that is kept keeps
-        its reason. Raises InvalidValue.
+        Returns whether this lockout is now the one in place; if not, the running one lasts at least as long and keeps
+        its reason.
         """
-        if not isinstance(account_id, int) or isinstance(account_id, bool) or not 1 <= account_id <= INT64_MAX:
-            raise InvalidValue("account_id", account_id, "an account id from 1 to 2**63 - 1")
-        _check_text("reason", reason)
-        _check_text("rule_id", rule_id)
-        if until is not None and (not isinstance(until, datetime) or until.utcoffset() is None):
-            raise InvalidValue("until", until, "an instant with a time zone, or None for until released")
         now = self._clock()
-        lockout = Lockout(
-            account_id=account_id,
-            is_locked=True,
-            reason=reason,
-            locked_at=now,
-            locked_until=until,
-            rule_id=rule_id,
-            created_at=now,
-            updated_at=now,
-        )
-        self._session.execute(statements.SET.of(self._session), {**row_values(lockout), "now": now})
+        values = {
+            "account_id": arguments.account(account_id),
+            "is_locked": True,
+            "reason": arguments.text("reason", reason),
+            "locked_at": now,
+            "locked_until": None if until is None else arguments.instant("until", until),
+            "rule_id": arguments.text("rule_id", rule_id),
+            "created_at": now,
+            "updated_at": now,
+            "at": now,
+        }
+        result = self._session.execute(self._of_dialect(statements.SET_LOCKOUT, Lockout), values)
+        return cast("sa.CursorResult[Any]", result).rowcount == 1
 
     def release(self, account_id: int, reason: str, by: str) -> bool:
-        """Ends an account's lockout, and writes who did it and why to the log: the only way to shorten one.
+        """Ends the account's running lockout now and writes that to the log: who, why, and what was released.
 
-        False, and nothing written, when the account is not locked.
+        Returns False, and writes nothing, if the account is not locked.
         """
-        _check_text("reason", reason)
-        _check_text("by", by)
+        arguments.text("reason", reason)
+        arguments.text("by", by)
         now = self._clock()
-        lockout = self.get(account_id)
-        released = self._session.execute(statements.RELEASE, {"of_account": account_id, "now": now})
-        if lockout is None or not released.rowcount:  # type: ignore[attr-defined]  # a CursorResult, as of any UPDATE
+        key = {"account": arguments.account(account_id), "at": now, "now": now}
+        released = self._session.execute(statements.RELEASE, key).one_or_none()
+        if released is None:
             return False
-        facts = {"released_by": by, "lockout": lockout.to_dict()}
-        log = EnforcementLog(
-            account_id=account_id,
-            rule_id=lockout.rule_id or BY_HAND,
-            action=RELEASE_ACTION,
-            reason=reason,
-            success=True,
-            timestamp=now,
-            details=json.dumps(facts, default=str),
+        EnforcementLogRepository(self._session, self._clock).add(
+            EnforcementLog(
+                account_id=account_id,
+                rule_id=storable_text(str(released.rule_id or "MANUAL")),  # whatever v1 wrote must not keep it locked
+                action="RELEASE_LOCKOUT",
+                reason=reason,
+                success=True,
+                timestamp=now,
+                details=json.dumps({"released_by": by, "released": dict(released._mapping)}, default=_json),
+            )
         )
-        EnforcementLogRepository(self._session, self._clock).add(log)
-        self._session.refresh(lockout)
         return True
 
     def is_locked(self, account_id: int, at: datetime | None = None) -> bool:
-        """Whether the account may not trade at `at` (default: now).
+        """Whether the account may not trade: it is locked while `at` is before the lockout's end."""
+        key = {"account": arguments.account(account_id), "at": self._instant(at)}
+        return self._session.execute(statements.IS_LOCKED, key).first() is not None
 
-        True while `at` is before the end, and when the end cannot be read. A database that cannot answer raises; it is
-        never taken for "free".
-        """
-        lockout = self.get(account_id)
-        if lockout is None or not lockout.is_locked:
-            return False
-        # An end that cannot be read comes back as it is stored.
-        return not isinstance(lockout.locked_until, datetime) or (at or self._clock()) < lockout.locked_until
-
-    def active(self, at: datetime | None = None) -> list[Lockout]:
-        """The lockouts that hold at `at` (default: now), by account."""
-        statement = statements.active_lockouts(at or self._clock()).execution_options(populate_existing=True)
-        return list(self._session.scalars(statement))
+    def active(self, at: datetime | None = None) -> Sequence[Lockout]:
+        """The lockouts that are running, by account."""
+        return self._session.scalars(statements.ACTIVE, {"at": self._instant(at)}, execution_options=FRESH).all()
 
     def expire(self, at: datetime | None = None) -> list[int]:
-        """Ends the lockouts whose time is over at `at` (default: now); returns their accounts.
+        """Unlocks the accounts whose lockout has ended by `at`, and returns them in order."""
+        ended = self._session.scalars(statements.EXPIRE, {"at": self._instant(at), "now": self._clock()})
+        return sorted(ended)
 
-        Checked again in the UPDATE itself: one that was extended meanwhile stays.
-        """
-        return sorted(self._session.scalars(statements.EXPIRE, {"now": at or self._clock()}))
+    def _instant(self, at: datetime | None) -> datetime:
+        return self._clock() if at is None else arguments.instant("at", at)
 
 
-def _check_text(field: str, value: object) -> None:
-    if not isinstance(value, str) or not value:
-        raise InvalidValue(field, value, "text that is not empty")
+def _json(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

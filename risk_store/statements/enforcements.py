@@ -1,6 +1,6 @@
-"""Statements that write and page the log, and its analytics: all that speaks of `enforcement_log` in one place to find.
+"""Statements on the enforcement log, which only grows (D5), and on the enforcements in flight.
 
-The inserts are built once (D11): building one per call costs three times the insert itself.
+The reports of :mod:`risk_store.statements.analytics` are here too: all expressions of the log are found in one place.
 """
 
 from __future__ import annotations
@@ -10,38 +10,44 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from risk_store.models import EnforcementInFlight, EnforcementLog
-from risk_store.statements.analytics import Outcome, alert_counts, daily_trend, slow_enforcements, time_by_rule
-from risk_store.statements.filters import at_least, of_log
+from risk_store.statements import arguments
+from risk_store.statements.analytics import alert_counts, daily_trend, log_filters, slow_enforcements, time_by_rule
 
 __all__ = [
     "DELETE_IN_FLIGHT",
     "FIND_LOG",
+    "GET_LOG",
     "INSERT_IN_FLIGHT",
     "INSERT_LOG",
-    "Outcome",
     "alert_counts",
     "daily_trend",
+    "log_filters",
     "log_page",
     "slow_enforcements",
     "time_by_rule",
 ]
 
-_LOG = EnforcementLog.__table__
-_IN_FLIGHT = EnforcementInFlight.__table__
+LOG = EnforcementLog.__table__
+IN_FLIGHT = EnforcementInFlight.__table__
 
-INSERT_LOG = sa.insert(_LOG)
-INSERT_IN_FLIGHT = sa.insert(_IN_FLIGHT)
-DELETE_IN_FLIGHT = sa.delete(_IN_FLIGHT).where(
-    _IN_FLIGHT.c.account_id == sa.bindparam("of_account"),
-    _IN_FLIGHT.c.enforcement_id == sa.bindparam("of_enforcement"),
+INSERT_LOG = sa.insert(LOG)
+"""Parameters: the columns but id, which the database gives."""
+
+GET_LOG = sa.select(EnforcementLog).where(EnforcementLog.id == sa.bindparam("id"))
+
+FIND_LOG = sa.select(LOG.c.id).where(
+    LOG.c.account_id == sa.bindparam("account_id"), LOG.c.enforcement_id == sa.bindparam("enforcement_id")
 )
-FIND_LOG = sa.select(_LOG.c.id).where(
-    _LOG.c.account_id == sa.bindparam("of_account"),
-    _LOG.c.enforcement_id == sa.bindparam("of_enforcement"),
+
+INSERT_IN_FLIGHT = sa.insert(IN_FLIGHT)
+
+DELETE_IN_FLIGHT = sa.delete(IN_FLIGHT).where(
+    IN_FLIGHT.c.account_id == sa.bindparam("account_id"), IN_FLIGHT.c.enforcement_id == sa.bindparam("enforcement_id")
 )
 
 
 def log_page(
+    *,
     account_id: int | None = None,
     rule_id: str | None = None,
     since: datetime | None = None,
@@ -49,15 +55,12 @@ def log_page(
     after: int | None = None,
     limit: int = 100,
 ) -> sa.Select[EnforcementLog]:
-    """One page of the log, newest first by id; `after` is the id of the last row of the page before.
+    """Log rows, the last written first. For the next page, `after` is the id of the last row seen.
 
-    >>> print(log_page(after=7).with_only_columns(EnforcementLog.id))
-    SELECT enforcement_log.id
-    FROM enforcement_log
-    WHERE enforcement_log.id < :id_1 ORDER BY enforcement_log.id DESC
-    LIMIT :param_1
+    `since` is inclusive and `until` exclusive; both are aware instants and compare with when an enforcement *began*.
+    Raises InvalidValue for a bad argument.
     """
-    statement = of_log(sa.select(EnforcementLog), account_id, rule_id, since, until)
+    page = sa.select(EnforcementLog).where(*log_filters(account_id, rule_id, since, until))
     if after is not None:
-        statement = statement.where(EnforcementLog.id < after)
-    return statement.order_by(EnforcementLog.id.desc()).limit(at_least("limit", limit, 1))
+        page = page.where(EnforcementLog.id < arguments.whole("after", after, 1))
+    return page.order_by(EnforcementLog.id.desc()).limit(arguments.whole("limit", limit, 1))

@@ -1,60 +1,67 @@
-"""Statements over `lockouts`."""
+"""Statements on lockouts. What "running" means is defined here, once.
+
+A lockout runs while ``is_locked`` and the instant is before ``locked_until``; NULL there means until released, and an
+end that cannot be read never comes: in doubt an account stays locked.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from risk_store.columns import UtcInstant, instant_key
 from risk_store.models import Lockout
-from risk_store.statements.upserts import PerDialect
 
-__all__ = ["EXPIRE", "RELEASE", "SET", "active_lockouts"]
+__all__ = ["ACTIVE", "EXPIRE", "GET_LOCKOUT", "IS_LOCKED", "RELEASE", "SET_LOCKOUT"]
 
-_LOCKOUTS = Lockout.__table__
-_ENDS = instant_key(_LOCKOUTS.c.locked_until)
-_IS_LOCKED = _LOCKOUTS.c.is_locked == sa.true()
+LOCKOUTS = Lockout.__table__
+_ROW = LOCKOUTS.c
+_END = instant_key(_ROW.locked_until)  # in order of time, whatever form a v1 daemon wrote
+_AT = sa.bindparam("at", type_=UtcInstant())
 _NOW = sa.bindparam("now", type_=UtcInstant())
+_ACCOUNT = _ROW.account_id == sa.bindparam("account")
+_LOCKED = _ROW.is_locked == sa.true()
+_RUNNING = sa.and_(_LOCKED, sa.or_(_ROW.locked_until.is_(None), _END > _AT))
 
+GET_LOCKOUT = sa.select(Lockout).where(_ACCOUNT)
 
-def _set(insert: Any) -> sa.Insert:
-    new = insert.excluded
-    over = sa.or_(~_IS_LOCKED, _ENDS <= _NOW)
-    # NULL, until released, is later than any instant; what cannot be read counts as NULL (instant_key).
-    longer = _LOCKOUTS.c.locked_until.is_not(None) & sa.or_(
-        new.locked_until.is_(None), instant_key(new.locked_until) > _ENDS
-    )
-    values = {name: new[name] for name in ("is_locked", "reason", "locked_at", "locked_until", "rule_id", "updated_at")}
-    statement: sa.Insert = insert.on_conflict_do_update(
-        index_elements=[_LOCKOUTS.c.account_id], set_=values, where=sa.or_(over, longer)
-    )
-    return statement
+IS_LOCKED = sa.select(sa.literal(1)).where(_ACCOUNT, _RUNNING)
+"""One row if the account is locked at ``at``, else none."""
 
-
-SET = PerDialect(_LOCKOUTS, _set)
-"""Locks an account; a running lockout that ends later, or never, stays as it is. One statement, so two rules that lock
-at once cannot undo each other. Needs the parameter `now`."""
-
-EXPIRE = (
-    sa.update(_LOCKOUTS)
-    .where(_IS_LOCKED, _ENDS <= _NOW)
-    .values(is_locked=False, updated_at=_NOW)
-    .returning(_LOCKOUTS.c.account_id)
-)
+ACTIVE = sa.select(Lockout).where(_RUNNING).order_by(_ROW.account_id)
 
 RELEASE = (
-    sa.update(_LOCKOUTS)
-    .where(_LOCKOUTS.c.account_id == sa.bindparam("of_account"), _IS_LOCKED)
-    .values(is_locked=False, updated_at=_NOW)
+    sa.update(LOCKOUTS)
+    .where(_ACCOUNT, _RUNNING)
+    .values(is_locked=sa.false(), updated_at=_NOW)
+    .returning(_ROW.rule_id, _ROW.reason, _ROW.locked_at, _ROW.locked_until)
 )
+"""Unlocks the account if it is locked at ``at``, and returns what the lockout was."""
+
+EXPIRE = (
+    sa.update(LOCKOUTS)
+    .where(_LOCKED, _END <= _AT)
+    .values(is_locked=sa.false(), updated_at=_NOW)
+    .returning(_ROW.account_id)
+)
+"""Unlocks what has ended by ``at``. The condition is judged by the UPDATE itself: a lockout that was extended meanwhile
+stays."""
 
 
-def active_lockouts(at: datetime) -> sa.Select[Lockout]:
-    """The lockouts that hold at `at`, by account: one whose end cannot be read holds."""
-    return (
-        sa.select(Lockout)
-        .where(_IS_LOCKED, sa.or_(_LOCKOUTS.c.locked_until.is_(None), at < _ENDS))
-        .order_by(Lockout.account_id)
+def _set_lockout(insert: Any) -> Any:
+    """Insert or replace, but never so that a running lockout gets shorter: NULL beats any time, later beats earlier."""
+    statement = insert(LOCKOUTS)
+    new = statement.excluded
+    longer = sa.and_(_ROW.locked_until.is_not(None), sa.or_(new.locked_until.is_(None), new.locked_until > _END))
+    return statement.on_conflict_do_update(
+        index_elements=[_ROW.account_id],
+        # Values from `excluded` only: a distributed PostgreSQL refuses now() here.
+        set_={c.name: new[c.name] for c in LOCKOUTS.columns if c.name not in ("account_id", "created_at")},
+        where=sa.or_(sa.not_(_RUNNING), longer),
     )
+
+
+SET_LOCKOUT = {"sqlite": _set_lockout(sqlite.insert), "postgresql": _set_lockout(postgresql.insert)}
+"""By dialect. Parameters: every column, and ``at``, the instant at which the lockout in place is running or not."""
