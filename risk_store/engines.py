@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
@@ -47,8 +48,9 @@ changing the schema (the only one that may create a file)."""
 BUSY_TIMEOUT_S = 30.0  # SQLite's wait for a writer in another process: 0 of 800 transactions "locked" (testing.md 6)
 MIGRATION_LOCK_TIMEOUT_S = 120.0  # how long one migration waits for another one to end
 
-# What a URL's query may show: nothing else, since drivers take passwords there too.
+# What a URL's query may show, and of what it may show the name: nothing else, since drivers take passwords there too.
 _SHOWN_QUERY = {"host", "port", "dbname", "mode", "sslmode", "application_name", "connect_timeout", "options"}
+_NAMED_QUERY = {"user", "password", "passfile", "sslkey", "sslpassword"}
 
 
 def parse_url(url: str | URL) -> URL:
@@ -65,28 +67,50 @@ def parse_url(url: str | URL) -> URL:
     except (exc.ArgumentError, ValueError):
         raise InvalidValue("url", display_url(str(url)), expected) from None
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-        raise InvalidValue("url", display_url(parsed), expected)
+        raise InvalidValue("url", display_url(url), expected)
     return parsed
 
 
 def display_url(url: str | URL) -> str:
     """`url` fit to be printed: no password, and of the query only what cannot hold one. Never raises.
 
-    SQLAlchemy's own masking leaves a password given as a query argument in clear.
+    SQLAlchemy's own masking leaves a password given as a query argument in clear, and a text may hold a password that
+    nobody escaped. Where it is not clear which part is one, more is hidden.
 
     >>> display_url("postgresql+psycopg://ann:s3cret@db/risk?password=s3cret&sslmode=require")
     'postgresql+psycopg://ann:***@db/risk?password=***&sslmode=require'
     """
-    text = url.render_as_string(hide_password=False) if isinstance(url, URL) else url
-    base, _, query = text.partition("?")
-    # Up to the last @: an unescaped @ or / inside a password must not let its rest through.
-    base = re.sub(r"^([^:/@]+:/*)?([^:@/]*):(.*)@", r"\1\2:***@", base)
-    shown = [
-        part if part.partition("=")[0].lower() in _SHOWN_QUERY else f"{part.partition('=')[0]}=***"
-        for part in re.split("[&;]", query)
-        if part
-    ]
-    return base + ("?" + "&".join(shown) if shown else "")
+    text = url.render_as_string(hide_password=True) if isinstance(url, URL) else url
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return "***" if re.search("[:@?]", text.removeprefix("sqlite:")) else text
+    place, _, query = rest.partition("?")
+    if not re.fullmatch(r"[\w+]+", scheme):
+        return "***"
+    if "@" in query:
+        return f"{scheme}://***"  # a password with a ?, or an argument with an @
+    return f"{scheme}://{_shown_place(place)}" + (f"?{_shown_query(query)}" if query else "")
+
+
+def _shown_place(place: str) -> str:
+    if place.startswith("/"):
+        return place  # a path, with no user before it
+    user, at, host = place.rpartition("@")  # the last one: a password may hold others
+    name, colon, _ = user.partition(":")
+    if not re.fullmatch(r"(\[[^\]]*\]|[^:/]*)(:\d*)?(/.*)?", host, re.DOTALL):
+        host = f"{host.partition(':')[0]}:***"  # no port: a password whose @host was forgotten
+    return f"{name}{':***' if colon else ''}{at}{host}"
+
+
+def _shown_query(query: str) -> str:
+    shown = []
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if name.lower() in _SHOWN_QUERY and ";" not in unquote(value):
+            shown.append(part)
+        else:
+            shown.append(f"{name}=***" if name.lower() in _NAMED_QUERY else "***")
+    return "&".join(shown)
 
 
 def database_file(url: URL) -> Path | None:

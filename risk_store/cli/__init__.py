@@ -161,23 +161,15 @@ def demo(url: Database = "sqlite:///risk.db") -> None:
     errors = Console(stderr=True, highlight=False)
     with _database(url) as database:
         from risk_store.demo import run
-        from risk_store.engines import display_url
 
         result = run(database, errors)
-        shown = display_url(database)
     typer.echo(result.summary)
     typer.echo("")
     with _reading(url) as tx:
-        filters = {"since": tables.since(7)}
-        everything = [
-            tables.time_by_rule(tx, "Execution time by rule, slowest first", "success", filters),
-            tables.slow(tx, 500, 10, filters),
-            tables.daily_trend(tx, 7, None, None),
-            tables.orders(tx, None, None),
-            tables.lockouts(tx),
-        ]
-    render.print_tables(everything, as_json=False)
-    typer.echo(f"Go on with:  risk-store report {shown}   or   risk-store check {shown}")
+        shown = tables.everything(tx, days=7)
+    render.print_tables(shown, as_json=False)
+    typer.echo(f"\nGo on:  risk-store report {result.database}")
+    typer.echo(f"        risk-store check {result.database}")
 
 
 @app.command()

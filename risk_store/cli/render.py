@@ -67,7 +67,9 @@ class Column:
     show: Callable[[Any], str] = plain
     style: Callable[[Any], str] = field(default=lambda _value: "")
     fold: bool = False
-    """Free text that may be cut at the end of the line; other columns are never cut."""
+    """Free text, which may be cut where the terminal is narrow; other columns never are."""
+    on_terminal: bool = True
+    """False for what only programs need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +124,27 @@ def _print_rich(table: Table, console: Console) -> None:
     if not table.rows:
         console.print(Text(f"  {table.none}\n", style="dim"))
         return
+    columns = [column for column in table.columns if column.on_terminal]
+    # Text, never str: a str would be read as markup.
+    cells = [[Text(c.show(row[c.key]), style=c.style(row[c.key])) for c in columns] for row in table.rows]
+    widths = [max(len(c.title), *(line[i].cell_len for line in cells)) for i, c in enumerate(columns)]
+    # A figure that is cut is a wrong figure. Only free text gives way; else the line is as long as it must be.
+    fixed = sum(width + 2 for width, column in zip(widths, columns, strict=True) if not column.fold)
     grid = RichTable(box=None, pad_edge=True, header_style="dim", show_edge=False)
-    for column in table.columns:
+    for width, column in zip(widths, columns, strict=True):
+        room = max(12, console.width - fixed - 2) if column.fold else width
         grid.add_column(
             column.title,
             justify="right" if column.right else "left",
             no_wrap=True,
-            overflow="ellipsis" if column.fold else "fold",
-            min_width=0 if column.fold else len(column.title),
+            overflow="ellipsis",
+            width=min(width, room),
         )
-    for row in table.rows:
-        # Text, never str: a str would be read as markup.
-        grid.add_row(
-            *(Text(column.show(row[column.key]), style=column.style(row[column.key])) for column in table.columns)
-        )
-    console.print(grid)
-    console.print()
+    for line in cells:
+        grid.add_row(*line)
+    seen, console.width = console.width, max(console.width, sum(widths) + 2 * len(widths) + 2)
+    try:
+        console.print(grid)
+        console.print()
+    finally:
+        console.width = seen

@@ -12,7 +12,7 @@ from risk_store.cli.render import Column, Table, plain
 if TYPE_CHECKING:
     from risk_store.repositories import Transaction
 
-__all__ = ["alerts_of", "daily_trend", "lockouts", "orders", "slow", "time_by_rule"]
+__all__ = ["alerts_of", "daily_trend", "everything", "lockouts", "orders", "slow", "time_by_rule"]
 
 
 def _count(value: Any) -> str:
@@ -133,10 +133,22 @@ def orders(tx: Transaction, account_id: int | None, contract_id: str | None) -> 
         Column("stop_price", "Stop", right=True, show=_price),
         Column("trailing_amount", "Trail by", right=True, show=_price),
         Column("state", "State"),
-        Column("created_at", "Created (UTC)", fold=True),
+        Column("created_at", "Created (UTC)", on_terminal=False),
         Column("age_s", "Age", right=True, show=lambda value: "" if value is None else _span(value)),
     ]
     return Table("working_orders", "Working orders, oldest first", columns, rows, "No working orders.")
+
+
+def everything(tx: Transaction, days: int) -> list[Table]:
+    """What a risk manager wants to know: times, slow ones, trend, working orders, lockouts."""
+    filters = {"since": since(days)}
+    return [
+        time_by_rule(tx, "Execution time by rule, slowest first", "success", filters),
+        slow(tx, 500, 10, filters),
+        daily_trend(tx, days, None, None),
+        orders(tx, None, None),
+        lockouts(tx),
+    ]
 
 
 _AS_ENUM = ("type", "side", "state", "created_at")
