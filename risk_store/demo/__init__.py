@@ -190,18 +190,16 @@ def _enforce(store: RiskStore, broker: StandInBroker, number: int, breach: _Brea
     with store.enforce(
         breach.account_id, breach.rule_id, breach.action, breach.reason, {"breach": number}, lock_until=until
     ) as enforcement:
-        for position in range(breach.positions):
-            answer = broker.close_position(825245547 + position)
-            if answer.success:
-                enforcement.positions_closed += 1
-            else:
-                enforcement.fail(f"closed {enforcement.positions_closed} of {breach.positions}: {answer.error}")
-        for order in range(breach.orders):
-            answer = broker.cancel_order(3425270858 + order)
-            if answer.success:
-                enforcement.orders_canceled += 1
-            else:
-                enforcement.fail(f"canceled {enforcement.orders_canceled} of {breach.orders}: {answer.error}")
+        closing = [broker.close_position(825245547 + number) for number in range(breach.positions)]
+        canceling = [broker.cancel_order(3425270858 + number) for number in range(breach.orders)]
+        enforcement.positions_closed = sum(answer.success for answer in closing)
+        enforcement.orders_canceled = sum(answer.success for answer in canceling)
+        for done, answers in (("closed", closing), ("canceled", canceling)):
+            # HTTP 200 with success false is a failure all the same.
+            if errors := [answer.error for answer in answers if not answer.success]:
+                enforcement.fail(
+                    f"{done} {len(answers) - len(errors)} of {len(answers)}: {', '.join(map(str, errors))}"
+                )
 
 
 def _mirror(tx: Transaction, update: Update) -> None:
