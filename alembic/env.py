@@ -117,8 +117,10 @@ def _options() -> dict[str, Any]:
     }
 
 
-def _is_ours(_object: object, _name: str | None, _type: str, reflected: bool, compare_to: object) -> bool:
+def _is_ours(found: object, _name: str | None, _type: str, reflected: bool, compare_to: object) -> bool:
     """`check` speaks of what the models name: a user's own tables, columns and indexes are none of its business."""
+    if isinstance(found, sa.Column) and found.primary_key and isinstance(compare_to, sa.Column) and compare_to.nullable:
+        return False  # v1 declared its keys without NOT NULL; only SQLite reports a key like that
     return not (reflected and compare_to is None)
 
 

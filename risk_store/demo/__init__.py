@@ -83,7 +83,7 @@ _RULES = (
 _BAD_MOMENTS: dict[int, tuple[float, str | None]] = {
     6: (620.0, None),
     13: (1180.0, None),
-    17: (0.0, "Order not found"),
+    19: (0.0, "Order not found"),
     22: (2150.0, None),
     27: (760.0, "Outside trading hours"),
 }

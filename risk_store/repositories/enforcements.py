@@ -102,7 +102,7 @@ class EnforcementLogRepository(Repository):
         self,
         threshold_ms: int = 1000,
         limit: int = 10,
-        after: tuple[int, int] | None = None,
+        after: tuple[float, int] | None = None,
         *,
         account_id: int | None = None,
         rule_id: str | None = None,

@@ -10,6 +10,7 @@ which matches no index, and a bound boolean is read again from every row: 18 tim
 
 from __future__ import annotations
 
+import math
 from datetime import date, datetime, timedelta
 from typing import Literal
 
@@ -121,7 +122,7 @@ def time_by_rule(
 def slow_enforcements(
     threshold_ms: int = 1000,
     limit: int = 10,
-    after: tuple[int, int] | None = None,
+    after: tuple[float, int] | None = None,
     *,
     account_id: int | None = None,
     rule_id: str | None = None,
@@ -221,9 +222,16 @@ def _count(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
     return sa.func.count().filter(*conditions)
 
 
-def _position(after: tuple[int, int]) -> tuple[int, int]:
+def _position(after: tuple[float, int]) -> sa.Tuple:
+    expected = "(execution_time_ms, id) of the last row seen"
     try:
         ms, row = after
-    except (TypeError, ValueError):
-        raise InvalidValue("after", after, "(execution_time_ms, id) of the last row seen") from None
-    return arguments.whole("after", ms, 0), arguments.whole("after", row, 1)
+        # Not only integers: a v1 daemon's time may have been stored with its fraction.
+        known = isinstance(ms, (int, float)) and not isinstance(ms, bool) and math.isfinite(ms)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidValue("after", after, expected) from None
+    if not known:
+        raise InvalidValue("after", after, expected)
+    if isinstance(ms, int):
+        arguments.whole("after", ms, 0)
+    return sa.tuple_(sa.literal(ms), sa.literal(arguments.whole("after", row, 1)))

@@ -144,7 +144,7 @@ def _warm_up() -> None:
 
 def _fork(job: dict[str, Any], ready: int, gate: int) -> _Child:
     alive, lives = os.pipe()
-    out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+    out, err = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115 (closed in _outcome)
     pid = os.fork()
     if pid:
         os.close(lives)

@@ -77,7 +77,7 @@ WAYS_OUT = f"""Ways out:
   - install the system's PostgreSQL, 14 or newer, or name its folder in {PREFIX}_BINDIR"""
 
 
-class NoPostgres(RuntimeError):  # noqa: N818
+class NoPostgres(RuntimeError):
     """There is no server to test on, and why."""
 
 

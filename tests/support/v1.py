@@ -239,7 +239,8 @@ def make_v1(
         for table, filled in ROWS.items() if rows else ():
             present = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
             insert(connection, table, [name for name in COLUMNS[table] if name in present], filled)
-        _make_the_log_longer(connection, log_rows)
+        if log_rows:
+            _make_the_log_longer(connection, log_rows)
         connection.commit()
     return path
 
