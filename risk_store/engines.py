@@ -46,6 +46,7 @@ Purpose = Literal["store", "read", "look", "migrate"]
 changing the schema (the only one that may create a file)."""
 
 BUSY_TIMEOUT_S = 30.0  # SQLite's wait for a writer in another process: 0 of 800 transactions "locked" (testing.md 6)
+CONNECT_TIMEOUT_S = 10  # libpq waits for a silent host for ever
 MIGRATION_LOCK_TIMEOUT_S = 120.0  # how long one migration waits for another one to end
 
 # What a URL's query may show, and of what it may show the name: nothing else, since drivers take passwords there too.
@@ -220,12 +221,24 @@ def _open_postgresql(url: URL, purpose: Purpose, pool_size: int) -> sa.Engine:
     given = url.query.get("options", "")
     options = " ".join([given if isinstance(given, str) else " ".join(given), *settings]).strip()
     url = url.update_query_dict({"options": options})
+    if "connect_timeout" not in url.query:
+        url = url.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S)})
     pool: dict[str, Any] = (
         {"poolclass": NullPool}
         if purpose == "migrate"
-        else {"pool_size": pool_size, "max_overflow": 10, "pool_pre_ping": True}  # survives a server's restart
+        else {
+            "pool_size": pool_size,
+            "pool_pre_ping": True,  # survives a server's restart
+            # No bound for writers: an enforcement must not wait 30 s for a connection that other threads hold.
+            "max_overflow": -1 if purpose == "store" else 10,
+        }
     )
-    return sa.create_engine(url, hide_parameters=True, **pool)
+    try:
+        return sa.create_engine(url, hide_parameters=True, **pool)
+    except ModuleNotFoundError as error:
+        raise StoreUnavailable(
+            f"{display_url(url)}: the driver {error.name} is not installed. Run: pip install 'risk-store[postgresql]'"
+        ) from error
 
 
 # Classified by the engines' own codes, never by message.
