@@ -2,6 +2,8 @@
 
 import json
 import os
+import pty
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -27,6 +29,24 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         timeout=120,
         check=False,
     )
+
+
+def on_a_terminal(*arguments: str, **environment: str) -> str:
+    """What the command prints on a real (pseudo) terminal."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.update({"TERM": "xterm-256color", "COLUMNS": "140"} | environment)
+        os.execv(sys.executable, [sys.executable, "-m", "risk_store", *arguments])
+    printed = b""
+    try:
+        while part := os.read(terminal, 65536):
+            printed += part
+    except OSError:  # Linux tells the end of a terminal so
+        pass
+    finally:
+        os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, printed.decode()
+    return printed.decode().replace("\r\n", "\n")
 
 
 @pytest.fixture
@@ -79,6 +99,66 @@ def test_each_reading_verb_prints_one_json_object_with_its_version(filled: str, 
     result = run(verb, filled, "--json")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["schema"] == 1
+
+
+def test_the_other_reading_verbs_print_one_tab_separated_table_when_piped(filled: str) -> None:
+    slow, orders, lockouts = (run(verb, filled).stdout.splitlines() for verb in ("slow", "orders", "lockouts"))
+    assert [len(lines) for lines in (slow, orders, lockouts)] == [2, 2, 3]
+    assert dict(zip(slow[0].split("\t"), slow[1].split("\t"), strict=True))["alert"] == "CRITICAL"
+    order = dict(zip(orders[0].split("\t"), orders[1].split("\t"), strict=True))
+    assert (order["id"], order["side"], order["stop_price"]) == ("3425270858", "SELL", "20990.25")
+    assert lockouts[2].split("\t")[:3] == ["2", "RULE-010", "until somebody looks"]
+
+
+def test_filters_narrow_what_is_shown(filled: str) -> None:
+    def rows(*arguments: str) -> int:
+        told = json.loads(run(*arguments, "--json").stdout)
+        return sum(len(table) for name, table in told.items() if name != "schema")
+
+    assert rows("slow", filled, "--threshold", "99", "--account", "1", "--rule", "RULE-003") == 2
+    assert rows("slow", filled, "--threshold", "99", "--limit", "1") == 1
+    assert rows("slow", filled, "--threshold", "2500") == 0
+    assert rows("slow", filled, "--account", "2") == 0
+    assert rows("report", filled, "--rule", "RULE-010", "--days", "1") == 0
+    assert rows("orders", filled, "--contract", "CON.[red]", "--account", "1") == 1
+    assert rows("orders", filled, "--contract", "CON") == 0
+
+
+def test_a_rule_that_only_failed_is_in_the_report_with_its_alerts(filled: str) -> None:
+    with RiskStore(filled) as store, store.begin() as tx:
+        tx.enforcements.add(
+            EnforcementLog(account_id=1, rule_id="RULE-009", action="CLOSE", reason="r", execution_time_ms=6000)
+        )
+    rows = json.loads(run("report", filled, "--json").stdout)["time_by_rule"]
+    assert [(row["rule_id"], row["enforcement_count"], row["max_time_ms"], row["timeouts"]) for row in rows] == [
+        ("RULE-003", 2, 2500, 0),
+        ("RULE-009", 0, None, 1),
+    ]
+    rows = json.loads(run("report", filled, "--json", "--outcome", "all").stdout)["time_by_rule"]
+    assert [(row["rule_id"], row["max_time_ms"]) for row in rows] == [("RULE-009", 6000), ("RULE-003", 2500)]
+
+
+def test_a_price_loses_no_digit_when_piped() -> None:
+    for price in (28446.375, 20990.123456789, 0.000000125, -37.63, 1e15):
+        assert float(render.plain(price)) == price
+
+
+def test_on_a_terminal_figures_have_separators_and_alerts_have_words(filled: str) -> None:
+    printed = on_a_terminal("report", filled)
+    assert "Execution time by rule, 7 days, successes, slowest first" in printed
+    assert "2,500" in printed
+    assert "CRITICAL" in printed
+    assert "\t" not in printed
+    assert "20,990.25" in on_a_terminal("orders", filled)
+    printed = on_a_terminal("lockouts", filled)
+    assert "until released" in printed
+    assert "[/oops] [bold]<script>\\n\\x1b[2J\\u202etxt" in printed
+
+
+def test_no_color_means_no_colour_and_force_color_makes_no_table_of_a_pipe(filled: str) -> None:
+    assert "\x1b[31m" in on_a_terminal("slow", filled)
+    assert "\x1b[31m" not in on_a_terminal("slow", filled, NO_COLOR="1")
+    assert run("slow", filled, FORCE_COLOR="1").stdout.startswith("timestamp\t")
 
 
 def test_orders_show_the_trailing_distance_and_the_stop(filled: str) -> None:
@@ -213,6 +293,8 @@ def test_upgrade_of_a_foreign_database_is_refused(tmp_path: Path) -> None:
         f"postgresql:ann:{SECRET}@127.0.0.1/risk",
         f"postgresql+psycopg://ann:{SECRET}@127.0.0.1:port/risk",
         f"nonsense+driver://ann:{SECRET}@127.0.0.1/risk?password={SECRET}",
+        f"ann:{SECRET}@127.0.0.1/risk",
+        f"risk.db?password={SECRET}",
     ],
 )
 def test_a_password_is_never_printed(url: str) -> None:
@@ -221,6 +303,68 @@ def test_a_password_is_never_printed(url: str) -> None:
     assert result.stderr.startswith("risk-store: ")
     assert "Traceback" not in result.stderr
     assert SECRET not in result.stdout + result.stderr
+
+
+def test_a_password_is_not_printed_where_sqlite_gets_a_user(tmp_path: Path) -> None:
+    url = f"sqlite://ann:{SECRET}@host/{tmp_path}/risk.db?password={SECRET}"
+    for verb in ("check", "upgrade", "report"):
+        result = run(verb, url)
+        assert result.returncode != 0
+        assert SECRET not in result.stdout + result.stderr
+        assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["report", "sqlite:///risk.db", f"postgresql://ann:{SECRET}@h/d"],
+        ["report", "postgresql://ann:two", "words", f"{SECRET}@h/d"],
+        ["report", "postgresql://ann:two", SECRET],
+        ["report", "--account", f"postgresql://ann:{SECRET}@h/d"],
+        ["report", f"--account=postgresql://ann:{SECRET}@h/d"],
+        ["report", f"--days=postgresql://ann:{SECRET}@h/d"],
+        ["report", f"--outcome=ann:{SECRET}@h/d"],
+        ["report", f"--postgresql://ann:{SECRET}@h/d"],
+        [f"postgresql://ann:{SECRET}@h/d"],
+    ],
+)
+def test_a_usage_error_is_one_line_and_never_repeats_a_password(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("risk-store: ")
+    assert result.stderr.count("\n") == 1
+    assert SECRET not in result.stderr
+
+
+def test_a_driver_error_is_scrubbed_of_a_password_in_any_spelling() -> None:
+    from risk_store.cli.failures import _without_secrets
+
+    url = "postgresql://ann:p%40ss+w@h/risk?sslpassword=a%26b&sslmode=require"
+    told = _without_secrets(f"p@ss+w p%40ss%2Bw a&b a%26b require {url}", ["report", url])
+    assert told == "*** *** *** *** require postgresql://ann:***@h/risk?sslpassword=***&sslmode=require"
+
+
+def test_an_expected_error_is_one_line_that_says_what_to_run(tmp_path: Path) -> None:
+    result = run("report", f"sqlite:///{tmp_path}/none.db")
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.endswith(f"Run: risk-store upgrade sqlite:///{tmp_path}/none.db\n")
+
+
+def test_a_full_disk_is_one_line_too(filled: str) -> None:
+    command = f'"{sys.executable}" -m risk_store report "{filled}" > /dev/full'
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
+    assert (result.returncode, result.stderr) == (1, "risk-store: No space left on device\n")
+
+
+def test_an_interrupted_demo_ends_with_130_and_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "risk_store", "demo", f"sqlite:///{tmp_path}/demo.db"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("demo: ")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize("verb", ["upgrade", "report"])
@@ -235,10 +379,12 @@ def test_a_wrong_password_of_a_real_server_is_not_printed(verb: str, postgres_da
 
 
 def test_a_reader_that_has_seen_enough_ends_the_command_quietly(filled: str) -> None:
-    command = f'"{sys.executable}" -m risk_store report "{filled}" | head -1'
-    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
-    assert result.stdout.startswith("rule_id\t")
-    assert result.stderr == ""
+    command = f'"{sys.executable}" -m risk_store report "{filled}"'
+    for reader, first in (("head -1", "rule_id\t"), ("true", "")):
+        line = f"set -o pipefail; {command} | {reader}"
+        result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120, check=False)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout.startswith(first)
 
 
 def test_version_and_help_do_not_pay_for_sqlalchemy() -> None:
@@ -259,3 +405,10 @@ def test_the_help_of_each_verb_has_an_example(verb: str) -> None:
 def test_a_bad_option_is_a_usage_error() -> None:
     assert run("report", "sqlite:///x.db", "--days", "0").returncode == 2
     assert run("nonsense").returncode == 2
+    assert run("report", "sqlite:///x.db", "--outcome", "some").returncode == 2
+
+
+def test_no_verb_shows_the_help_with_the_exit_codes() -> None:
+    result = run()
+    assert result.returncode == 0
+    assert "130 interrupted" in " ".join(result.stdout.split())

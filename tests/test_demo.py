@@ -29,6 +29,7 @@ def test_the_demo_fills_a_new_store_on_each_engine(empty_url: str) -> None:
     with RiskStore(empty_url) as store, store.read() as tx:
         logs = tx.enforcements.list(limit=1000)
         assert len(logs) == result.enforcements == 37
+        assert (result.payloads, result.orders, result.positions, result.trades, result.skipped) == (20, 9, 4, 5, 2)
         assert [log.error_message for log in logs if not log.success] == [
             "closed 1 of 2: Outside trading hours",
             "canceled 1 of 2: Order not found",

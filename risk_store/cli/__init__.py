@@ -5,15 +5,16 @@ SQLAlchemy is imported inside the verbs: it is most of the time that `--help` an
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
 from risk_store import __version__
-from risk_store.cli import render, tables
+from risk_store.cli import failures, render, tables
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
-OK, FAILURE, USAGE, NOT_CURRENT = 0, 1, 2, 3
 CHECK_CODES = {"current": 0, "empty": 10, "legacy_v1": 11, "behind": 12, "ahead": 13, "foreign": 14, "drifted": 15}
 
 _EXIT_CODES = (
@@ -34,7 +34,6 @@ app = typer.Typer(
     name="risk-store",
     help="The memory of a trading-risk daemon: orders, lockouts, and a timed audit log of every enforcement.",
     epilog=_EXIT_CODES,
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # a framed traceback shows locals, and with them secrets
     rich_markup_mode=None,
@@ -44,7 +43,7 @@ app = typer.Typer(
 Database = Annotated[
     str | None,
     typer.Argument(
-        metavar="[URL]",
+        metavar="URL",
         envvar="RISK_STORE_URL",
         help="sqlite:///risk.db, postgresql+psycopg://user@host/database, or the path of an SQLite file.",
         show_default=False,
@@ -55,9 +54,19 @@ Account = Annotated[int | None, typer.Option("--account", help="Only this accoun
 Rule = Annotated[str | None, typer.Option("--rule", help="Only this rule, such as RULE-003.", show_default=False)]
 
 
-def main() -> None:
-    """Entry point of the `risk-store` script."""
-    app(prog_name="risk-store")
+def main() -> NoReturn:
+    """Entry point of the `risk-store` script: runs one verb and exits with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # no broker's text is a reason to fail, whatever the locale
+    words = sys.argv[1:]
+    try:
+        code = app(words or ["--help"], prog_name="risk-store", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = failures.INTERRUPTED
+    except Exception as error:
+        code = failures.tell(error, words)
+    sys.exit(code)
 
 
 @app.command(epilog="Example: risk-store upgrade sqlite:///risk.db")
@@ -65,36 +74,43 @@ def upgrade(
     url: Database = None,
     backup: Annotated[bool, typer.Option(help="Copy an older SQLite file beside itself first, verified.")] = True,
 ) -> None:
-    """Bring a database to this release's schema, creating it where there is none."""
-    with _database(url) as database:
-        from risk_store import schema
+    """Bring a database to this release's schema.
 
-        report = schema.upgrade(database, backup=backup)
-        before = report.before.found or report.before.state.value.replace("_", " ")
-        if not report.steps:
-            typer.echo(f"{report.before.database}: at {report.after} already, nothing to do")
-            return
-        steps = "1 step" if report.steps == 1 else f"{report.steps} steps"
-        typer.echo(f"{before} -> {report.after}   {steps}   {report.seconds:.1f} s")
-        if report.backup is not None:
-            typer.echo(f"copy of the file as it was (verified): {render.visible(str(report.backup))}")
+    Creates it where there is none. Safe to run twice, and by two at once.
+    """
+    from risk_store import schema
+
+    report = schema.upgrade(_database(url), backup=backup)
+    if not report.steps:
+        render.say(f"{report.before.database}: at {report.after} already, nothing to do")
+        return
+    before = report.before.found or report.before.state.value.replace("_", " ")
+    steps = "1 step" if report.steps == 1 else f"{report.steps} steps"
+    render.say(f"{before} -> {report.after}   {steps}   {report.seconds:.1f} s")
+    if report.backup is not None:
+        render.say(f"copy of the file as it was (verified): {report.backup}")
 
 
 @app.command(epilog="Example: risk-store check sqlite:///risk.db --json")
 def check(url: Database = None, json: Json = False) -> None:
-    """Say which schema a database has, and what to run; the exit code tells the state."""
-    with _database(url) as database:
-        from risk_store import schema
+    """Say which schema a database has.
 
-        status = schema.status(database)
-        unknown = _unknown_codes(database) if status.ok else {}
-        if json:
-            render.print_json(status.to_dict() | {"message": status.message, "unknown_codes": unknown})
-        else:
-            typer.echo(render.visible(status.message) if "\n" not in status.message else status.message)
-            for column, rows in unknown.items():
-                typer.echo(f"{column}: {rows:,} rows with a code this release does not know; they are kept")
-        raise typer.Exit(CHECK_CODES[status.state.value])
+    And what to run, if it is not current. The exit code tells the state. Writes nothing.
+    """
+    from risk_store import schema
+
+    database = _database(url)
+    status = schema.status(database)
+    unknown = _unknown_codes(database) if status.ok else {}
+    if json:
+        render.print_json(status.to_dict() | {"message": status.message, "unknown_codes": unknown})
+    else:
+        for line in status.message.splitlines():
+            render.say(line)
+        for column, rows in unknown.items():
+            counted = "1 row" if rows == 1 else f"{rows:,} rows"
+            render.say(f"{column}: {counted} with a code this release does not know, kept as it is")
+    raise typer.Exit(CHECK_CODES[status.state.value])
 
 
 @app.command(epilog="Example: risk-store report sqlite:///risk.db --days 30 --account 26000001")
@@ -103,14 +119,19 @@ def report(
     days: Annotated[int, typer.Option(help="How many days back.", min=1, max=3650)] = 7,
     account: Account = None,
     rule: Rule = None,
-    outcome: Annotated[str, typer.Option(help="success, or all: failures and timeouts count too.")] = "success",
+    outcome: Annotated[
+        Literal["success", "all"], typer.Option(help="all: the times of failures and timeouts count too.")
+    ] = "success",
     json: Json = False,
 ) -> None:
-    """Show execution time by rule, the slow enforcements, and the daily trend."""
+    """Show times by rule, slow ones, daily trend.
+
+    The columns >500, >2000 and >5000 count every outcome, each enforcement once, at its worst.
+    """
     with _reading(url) as tx:
         filters = {"account_id": account, "rule_id": rule, "since": tables.since(days)}
         shown = [
-            tables.time_by_rule(tx, f"Execution time by rule, {days} days, slowest first", outcome, filters),
+            tables.time_by_rule(tx, days, outcome, filters),
             tables.slow(tx, 1000, 10, filters),
             tables.daily_trend(tx, days, account, rule),
         ]
@@ -126,7 +147,10 @@ def slow(
     rule: Rule = None,
     json: Json = False,
 ) -> None:
-    """List the slowest enforcements, whatever their outcome."""
+    """List the slowest enforcements.
+
+    Whatever their outcome: failures and timeouts too.
+    """
     with _reading(url) as tx:
         shown = tables.slow(tx, threshold, limit, {"account_id": account, "rule_id": rule})
     render.print_tables([shown], as_json=json)
@@ -155,21 +179,25 @@ def lockouts(url: Database = None, json: Json = False) -> None:
 
 @app.command(epilog="Example: risk-store demo sqlite:///demo.db")
 def demo(url: Database = "sqlite:///risk.db") -> None:
-    """Make a new store, replay a trading day into it, and show the report."""
+    """Make a new store and show what it tells.
+
+    Replays real gateway payloads into it, carries out enforcements against a stand-in broker that takes real
+    milliseconds, and prints the report. Never writes into a store that is there already.
+    """
     from rich.console import Console
 
-    errors = Console(stderr=True, highlight=False)
-    with _database(url) as database:
-        from risk_store.demo import run
+    from risk_store.demo import run
 
-        result = run(database, errors)
-    typer.echo(result.summary)
-    typer.echo("")
+    result = run(_database(url), Console(stderr=True, highlight=False))
+    for line in result.summary.splitlines():
+        render.say(line)
+    render.say()
     with _reading(url) as tx:
         shown = tables.everything(tx, days=7)
     render.print_tables(shown, as_json=False)
-    typer.echo(f"\nGo on:  risk-store report {result.database}")
-    typer.echo(f"        risk-store check {result.database}")
+    render.say()
+    for line in result.next_steps.splitlines():
+        render.say(line)
 
 
 @app.command()
@@ -178,55 +206,26 @@ def version(json: Json = False) -> None:
     if json:
         render.print_json({"version": __version__})
     else:
-        typer.echo(f"risk-store {__version__}")
+        render.say(f"risk-store {__version__}")
 
 
 @contextmanager
 def _reading(url: str | None) -> Iterator[Transaction]:
-    with _database(url) as database:
-        from risk_store.store import RiskStore
+    from risk_store.store import RiskStore
 
-        with RiskStore(database) as store, store.read() as tx:
-            yield tx
+    with RiskStore(_database(url)) as store, store.read() as tx:
+        yield tx
 
 
-@contextmanager
-def _database(given: str | None) -> Iterator[URL]:
-    """The database a verb was given; what can be expected to go wrong ends in one line and an exit code."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from risk_store.engines import display_url
-    from risk_store.errors import InvalidValue, RiskStoreError, SchemaMismatch
-
+def _database(given: str | None) -> URL:
+    """The database a verb was given: a URL, or the path of an SQLite file."""
     if not given:
-        _fail("no database: give its URL as the argument, or set RISK_STORE_URL", USAGE)
-    try:
-        yield _as_url(given)
-    except BrokenPipeError:
-        raise  # `| head` has seen enough: no error of ours
-    except SchemaMismatch as error:
-        _fail(str(error), NOT_CURRENT)
-    except InvalidValue as error:
-        _fail(str(error), USAGE)
-    except RiskStoreError as error:
-        _fail(str(error), FAILURE)
-    except SQLAlchemyError as error:
-        cause = getattr(error, "orig", None) or error
-        _fail(f"{display_url(given)}: {str(cause).strip().partition(chr(10))[0]}", FAILURE)
-    except ImportError as error:  # a driver that is not installed
-        _fail(f"{display_url(given)}: {error}; install it: pip install 'risk-store[postgresql]'", FAILURE)
-    except OSError as error:
-        _fail(f"{error.strerror or error}: {error.filename or display_url(given)}", FAILURE)
-
-
-def _as_url(given: str) -> URL:
+        raise failures.UsageError("no database: give its URL as the argument, or set RISK_STORE_URL")
     from sqlalchemy.engine import URL
 
     from risk_store.engines import parse_url
 
-    if "://" not in given and "@" not in given:
-        return URL.create("sqlite", database=given)
-    return parse_url(given)
+    return parse_url(given) if failures.may_be_url(given) else URL.create("sqlite", database=given)
 
 
 def _unknown_codes(database: URL) -> dict[str, int]:
@@ -235,8 +234,3 @@ def _unknown_codes(database: URL) -> dict[str, int]:
 
     with RiskStore(database) as store, store.read() as tx:
         return {column: rows for column, rows in tx.session.execute(unknown_codes())}  # noqa: C416 (typed rows)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    sys.stderr.write("\n".join(f"risk-store: {render.visible(line)}" for line in message.split("\n")) + "\n")
-    raise typer.Exit(code)

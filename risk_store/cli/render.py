@@ -7,19 +7,20 @@ around are shown as escapes.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import Enum
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-__all__ = ["Column", "Table", "plain", "print_json", "print_tables", "visible"]
+__all__ = ["Column", "Table", "plain", "print_json", "print_tables", "say", "visible", "write"]
 
 JSON_SCHEMA = 1
 """Version of the JSON that reading verbs print."""
@@ -53,8 +54,26 @@ def plain(value: Any) -> str:
     if isinstance(value, datetime):
         return value.isoformat(" ", "seconds").replace("+00:00", "Z")
     if isinstance(value, float):
-        return f"{value:.10g}"
+        return f"{value:.15g}"  # every price seen on the wire, whole: five digits and nine decimals
     return visible(str(value))
+
+
+def write(text: str, stream: TextIO | None = None) -> None:
+    """Writes `text` at once. A reader that has seen enough (`| head`) is no failure: the rest goes nowhere."""
+    stream = stream or sys.stdout
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        # What is still in the buffer must not fail once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise
+
+
+def say(line: str = "") -> None:
+    """Writes one line for a person."""
+    write(f"{visible(line)}\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +104,20 @@ class Table:
 
 def print_tables(tables: Sequence[Table], *, as_json: bool, console: Console | None = None) -> None:
     """Prints tables in the form that fits where the output goes."""
-    console = console or Console(highlight=False)
     if as_json:
         print_json({table.name: [_json_row(table, row) for row in table.rows] for table in tables})
-    elif console.is_terminal:
+    elif (
+        console is not None or sys.stdout.isatty()
+    ):  # Rich takes FORCE_COLOR for a terminal; a pipe gets rows all the same
         for table in tables:
-            _print_rich(table, console)
+            _print_rich(table, console or Console(highlight=False))
     else:
         _print_tab_separated(tables)
 
 
 def print_json(values: Mapping[str, Any]) -> None:
     """One JSON object on one line, with the version of its form."""
-    sys.stdout.write(json.dumps({"schema": JSON_SCHEMA, **values}, default=_json_value) + "\n")
+    write(json.dumps({"schema": JSON_SCHEMA, **values}, default=_json_value) + "\n")
 
 
 def _json_row(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +136,7 @@ def _print_tab_separated(tables: Sequence[Table]) -> None:
         lines = ["\t".join(column.key for column in table.columns)]
         lines += ["\t".join(plain(row[column.key]) for column in table.columns) for row in table.rows]
         blocks.append("\n".join(lines) + "\n")
-    sys.stdout.write("\n".join(blocks))
+    write("\n".join(blocks))
 
 
 def _print_rich(table: Table, console: Console) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from risk_store.cli.render import Column, Table, plain
 
 if TYPE_CHECKING:
     from risk_store.repositories import Transaction
 
-__all__ = ["alerts_of", "daily_trend", "everything", "lockouts", "orders", "slow", "time_by_rule"]
+__all__ = ["daily_trend", "everything", "lockouts", "orders", "since", "slow", "time_by_rule"]
 
 
 def _count(value: Any) -> str:
@@ -20,37 +20,60 @@ def _count(value: Any) -> str:
 
 
 def _milliseconds(value: Any) -> str:
-    return "" if value is None else f"{value:,.0f}"
+    return "–" if value is None else f"{value:,.0f}"
+
+
+_ALERT_STYLES = {"WARNING": "yellow", "CRITICAL": "red", "TIMEOUT": "bold magenta"}
+
+
+def _alert(milliseconds: Any) -> str | None:
+    """The name of the alert level, by the default thresholds."""
+    from risk_store.alerts import Thresholds
+
+    level = Thresholds().level(milliseconds) if isinstance(milliseconds, int) else None
+    return level.name if level is not None else None
 
 
 def _by_threshold(value: Any) -> str:
-    """Colour beside the figure, never instead of it; the default thresholds."""
-    if not isinstance(value, (int, float)):
-        return ""
-    for limit, style in ((5000, "bold magenta"), (2000, "red"), (500, "yellow")):
-        if value > limit:
-            return style
-    return ""
+    """Colour beside the figure, never instead of it."""
+    return _ALERT_STYLES.get(_alert(value) or "", "")
 
 
-def _alarming(style: str) -> Any:
-    return lambda value: style if value else "dim"
+def _alarming(level: str) -> Any:
+    return lambda count: _ALERT_STYLES[level] if count else "dim"
 
 
 def _price(value: Any) -> str:
-    return "" if value is None else f"{value:,.9f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+    """Two decimals or, where the price has them, more.
+
+    >>> _price(20990.0), _price(28446.375)
+    ('20,990.00', '28,446.375')
+    """
+    if not isinstance(value, float):
+        return plain(value)
+    whole, _, decimals = f"{value:,.9f}".partition(".")
+    return f"{whole}.{decimals.rstrip('0'):0<2}"
+
+
+def _instant(value: Any) -> str:
+    # The heading says UTC. An old row's instant that cannot be read is shown as it is stored.
+    return value.strftime("%Y-%m-%d %H:%M:%S") if isinstance(value, datetime) else plain(value)
+
+
+def _until(value: Any) -> str:
+    return "until released" if value is None else _instant(value)
 
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
-def _span(seconds: float) -> str:
+def _span(seconds: int) -> str:
     """A time span in its two largest units.
 
     >>> _span(7_380), _span(59)
     ('2h 3m', '59s')
     """
-    whole = int(max(0, seconds))
+    whole = max(0, seconds)
     for (size, unit), (smaller, smaller_unit) in pairwise(_UNITS):
         if whole >= size:
             return f"{whole // size}{unit} {whole % size // smaller}{smaller_unit}"
@@ -60,17 +83,18 @@ def _span(seconds: float) -> str:
 _MS: dict[str, Any] = {"right": True, "show": _milliseconds, "style": _by_threshold}
 
 
-def alerts_of(rows: Iterable[Any]) -> dict[str, tuple[int, int, int]]:
-    """Warnings, criticals and timeouts by rule."""
-    return {row.rule_id: (row.warnings, row.criticals, row.timeouts) for row in rows}
+_NO_TIMES = dict.fromkeys(f"{name}_time_ms" for name in ("avg", "min", "max", "p50", "p95", "p99"))
 
 
-def time_by_rule(tx: Transaction, title: str, outcome: Any, filters: Mapping[str, Any]) -> Table:
-    alerts = alerts_of(tx.enforcements.alert_counts(**filters))
-    rows = []
-    for row in tx.enforcements.time_by_rule(outcome, **filters):
-        warnings, criticals, timeouts = alerts.get(row.rule_id, (0, 0, 0))
-        rows.append({**row._mapping, "warnings": warnings, "criticals": criticals, "timeouts": timeouts})
+def time_by_rule(tx: Transaction, days: int, outcome: Literal["success", "all"], filters: Mapping[str, Any]) -> Table:
+    alerts = {row.rule_id: row for row in tx.enforcements.alert_counts(**filters)}
+    rows = [dict(row._mapping) for row in tx.enforcements.time_by_rule(outcome, **filters)]
+    # Alerts count every outcome: a rule that only ever failed has no times, and is the last to be left out.
+    unsuccessful = sorted(alerts.keys() - {row["rule_id"] for row in rows})
+    rows += [{"rule_id": rule_id, "enforcement_count": 0, **_NO_TIMES} for rule_id in unsuccessful]
+    for row in rows:
+        row["avg_time_ms"] = _tenths(row["avg_time_ms"])
+        row |= {name: getattr(alerts[row["rule_id"]], name) for name in ("warnings", "criticals", "timeouts")}
     columns = [
         Column("rule_id", "Rule"),
         Column("enforcement_count", "Count", right=True, show=_count),
@@ -80,26 +104,31 @@ def time_by_rule(tx: Transaction, title: str, outcome: Any, filters: Mapping[str
         Column("p95_time_ms", "p95", **_MS),
         Column("p99_time_ms", "p99", **_MS),
         Column("max_time_ms", "Max", **_MS),
-        Column("warnings", ">500", right=True, show=_count, style=_alarming("yellow")),
-        Column("criticals", ">2000", right=True, show=_count, style=_alarming("red")),
-        Column("timeouts", ">5000", right=True, show=_count, style=_alarming("bold magenta")),
+        Column("warnings", ">500", right=True, show=_count, style=_alarming("WARNING")),
+        Column("criticals", ">2000", right=True, show=_count, style=_alarming("CRITICAL")),
+        Column("timeouts", ">5000", right=True, show=_count, style=_alarming("TIMEOUT")),
     ]
+    which = "successes" if outcome == "success" else "all outcomes"
+    title = f"Execution time by rule, {days} days, {which}, slowest first"
     return Table("time_by_rule", title, columns, rows, "No timed enforcement.")
 
 
 def slow(tx: Transaction, threshold_ms: int, limit: int, filters: Mapping[str, Any]) -> Table:
-    rows = [dict(row._mapping) for row in tx.enforcements.slow_enforcements(threshold_ms, limit, **filters)]
+    found = tx.enforcements.slow_enforcements(threshold_ms, limit, **filters)
+    rows = [{**row._mapping, "alert": _alert(row.execution_time_ms)} for row in found]
     columns = [
-        Column("timestamp", "Time (UTC)"),
+        Column("timestamp", "Time (UTC)", show=_instant),
         Column("account_id", "Account", right=True),
         Column("rule_id", "Rule"),
         Column("action", "Action", fold=True),
         Column("execution_time_ms", "Took ms", **_MS),
+        Column("alert", "Alert", style=lambda level: _ALERT_STYLES.get(level, "")),
         Column("positions_closed", "Closed", right=True, show=_count),
         Column("orders_canceled", "Canceled", right=True, show=_count),
-        Column("id", "Log id", right=True),
+        Column("id", "Log id", on_terminal=False),
     ]
-    title = f"Slow enforcements, over {threshold_ms:,} ms"
+    cut = f", the first {limit:,}" if len(rows) == limit else ""
+    title = f"Enforcements over {threshold_ms:,} ms, slowest first{cut}"
     return Table("slow_enforcements", title, columns, rows, f"None took more than {threshold_ms:,} ms.")
 
 
@@ -110,8 +139,9 @@ def daily_trend(tx: Transaction, days: int, account_id: int | None, rule_id: str
         Column("avg_time_ms", "Avg ms", **_MS),
         Column("enforcement_count", "Count", right=True, show=_count),
     ]
-    title = f"Daily trend, {days} days"
-    return Table("daily_trend", title, columns, [dict(row._mapping) for row in found], "No timed enforcement.")
+    title = f"Daily trend, {days} days, successes"
+    rows = [{**row._mapping, "avg_time_ms": _tenths(row.avg_time_ms)} for row in found]
+    return Table("daily_trend", title, columns, rows, "No timed enforcement.")
 
 
 def orders(tx: Transaction, account_id: int | None, contract_id: str | None) -> Table:
@@ -119,7 +149,7 @@ def orders(tx: Transaction, account_id: int | None, contract_id: str | None) -> 
     rows = []
     for order in tx.orders.working(account_id, contract_id):
         created = order.created_at
-        age = (now - created).total_seconds() if isinstance(created, datetime) else None
+        age = _seconds(now - created) if isinstance(created, datetime) else None
         rows.append(order.to_dict() | {name: getattr(order, name) for name in _AS_ENUM} | {"age_s": age})
     columns = [
         Column("account_id", "Account", right=True),
@@ -143,7 +173,7 @@ def everything(tx: Transaction, days: int) -> list[Table]:
     """What a risk manager wants to know: times, slow ones, trend, working orders, lockouts."""
     filters = {"since": since(days)}
     return [
-        time_by_rule(tx, "Execution time by rule, slowest first", "success", filters),
+        time_by_rule(tx, days, "success", filters),
         slow(tx, 500, 10, filters),
         daily_trend(tx, days, None, None),
         orders(tx, None, None),
@@ -159,18 +189,26 @@ def lockouts(tx: Transaction) -> Table:
     rows = []
     for lockout in tx.lockouts.active(now):
         until = lockout.locked_until
-        left = (until - now).total_seconds() if isinstance(until, datetime) else None
+        left = _seconds(until - now) if isinstance(until, datetime) else None
         values = {name: getattr(lockout, name) for name in ("account_id", "rule_id", "reason", "locked_at")}
         rows.append(values | {"locked_until": until, "left_s": left})
     columns = [
         Column("account_id", "Account", right=True, style=lambda _value: "bold red"),
         Column("rule_id", "Rule"),
         Column("reason", "Reason", fold=True),
-        Column("locked_at", "Locked (UTC)"),
-        Column("locked_until", "Until (UTC)", show=lambda value: plain(value) or "until released"),
+        Column("locked_at", "Locked (UTC)", on_terminal=False),
+        Column("locked_until", "Until (UTC)", show=_until),
         Column("left_s", "Left", right=True, show=lambda value: "" if value is None else _span(value)),
     ]
     return Table("lockouts", "Lockouts", columns, rows, "No account is locked.")
+
+
+def _tenths(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else round(milliseconds, 1)
+
+
+def _seconds(span: timedelta) -> int:
+    return int(span.total_seconds())
 
 
 def since(days: int) -> datetime:

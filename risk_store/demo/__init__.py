@@ -43,6 +43,8 @@ class DemoResult:
     orders: int
     positions: int
     trades: int
+    skipped: int
+    """Payloads with nothing to store: the answer to a request, the state of an account."""
     enforcements: int
 
     @property
@@ -50,8 +52,19 @@ class DemoResult:
         """Two sentences for a person."""
         return (
             f"{self.database}: {self.payloads} gateway payloads replayed ({self.orders} order, {self.positions} "
-            f"position, {self.trades} trade events), {self.enforcements} enforcements carried out.\n"
+            f"position, {self.trades} trade events, {self.skipped} skipped), {self.enforcements} enforcements carried "
+            "out.\n"
             f"Their milliseconds are real, spent at a stand-in broker; their dates are set over the last {DAYS} days."
+        )
+
+    @property
+    def next_steps(self) -> str:
+        """What to try now."""
+        return (
+            f"Go on:      risk-store slow {self.database} --threshold 500\n"
+            f"In a clone: alembic -x url={self.database} current\n"
+            f'In Python:  with RiskStore("{self.database}") as store, store.read() as tx: '
+            "print(tx.enforcements.time_by_rule())"
         )
 
 
@@ -128,6 +141,7 @@ def run(database: str | URL, console: Console, *, speed: float = 1.0) -> DemoRes
         orders=counts[OrderUpdate],
         positions=counts[PositionUpdate],
         trades=counts[TradeUpdate],
+        skipped=len(payloads) - sum(counts.values()),
         enforcements=len(breaches),
     )
 
@@ -242,7 +256,12 @@ class _progress:  # noqa: N801 (used as a function)
 
     def __enter__(self) -> Callable[[str], None]:
         if self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+            )
             self._bar = Progress(*columns, console=self._console, transient=True)
             self._task = self._bar.add_task("demo", total=self._total)
             self._bar.start()

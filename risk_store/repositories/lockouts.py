@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, cast
-
-import sqlalchemy as sa
 
 from risk_store.columns import storable_text
 from risk_store.models import EnforcementLog, Lockout
@@ -25,6 +22,7 @@ class LockoutRepository(Repository):
     In doubt an account is locked: an end that cannot be read never comes, and a database error is raised, never
     answered with "free". Bad arguments raise :class:`~risk_store.errors.InvalidValue`. `at` defaults to now.
 
+    >>> import sqlalchemy as sa
     >>> from sqlalchemy.orm import Session
     >>> from risk_store.models import Base
     >>> engine = sa.create_engine("sqlite://")
@@ -64,8 +62,8 @@ class LockoutRepository(Repository):
             "updated_at": now,
             "at": now,
         }
-        result = self._session.execute(self._of_dialect(statements.SET_LOCKOUT, Lockout), values)
-        return cast("sa.CursorResult[Any]", result).rowcount == 1
+        taken = self._session.execute(self._of_dialect(statements.SET_LOCKOUT, Lockout), values)
+        return taken.first() is not None
 
     def release(self, account_id: int, reason: str, by: str) -> bool:
         """Ends the account's running lockout now and writes that to the log: who, why, and what was released.

@@ -178,7 +178,7 @@ def _outcome(child: _Child) -> dict[str, Any]:
 
 
 def _do(job: dict[str, Any]) -> int:
-    if job["kill"]["at"]:
+    if job["kill"]["at"] or job["kill"]["cramped"]:
         _count_calls(Kill(**job["kill"]))
     return _upgrade(**job["arguments"]) if job["call"] == "upgrade" else _alembic(**job["arguments"])
 

@@ -1,0 +1,111 @@
+"""What the contract suite runs on: a plain SQLAlchemy session on each engine, and a clock that stands still."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from risk_store.engines import open_engine, parse_url
+from tests.support.plugin import _database, _url
+from tests.support.postgres import Server
+
+NOW = datetime(2025, 10, 21, 17, 0, tzinfo=UTC)
+
+
+class Clock:
+    """The current instant, which moves only when told to."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def forward(self, minutes: float) -> None:
+        self.now += timedelta(minutes=minutes)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(scope="session")
+def shared_postgres(postgres_server: Server, postgres_template: str) -> Iterator[str]:
+    """One database for all tests of this folder that undo what they did: copying one takes longer than most of them."""
+    with _database(postgres_server, postgres_template) as name:
+        yield _url(postgres_server, name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
+    """A database at head, on each engine. What is committed to it may be seen by other tests."""
+    if request.param == "postgresql":
+        url = request.getfixturevalue("shared_postgres")
+    else:
+        url = f"sqlite:///{shutil.copy(request.getfixturevalue('sqlite_template'), tmp_path / 'risk.db')}"
+    opened = open_engine(parse_url(url), "store")
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def session(engine: sa.Engine) -> Iterator[Session]:
+    """A session of the caller's own: the repositories must not need a RiskStore. All it did is undone in the end."""
+    with engine.connect() as connection, connection.begin() as transaction:
+        with Session(connection, join_transaction_mode="create_savepoint") as opened:
+            yield opened
+        transaction.rollback()
+
+
+@pytest.fixture
+def sent(session: Session) -> Iterator[list[tuple[str, Any]]]:
+    """Each statement that reaches the database, with its parameters."""
+    statements: list[tuple[str, Any]] = []
+    connection = session.connection()
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
+        statements.append((statement, parameters))
+
+    event.listen(connection, "before_cursor_execute", note)
+    yield statements
+    event.remove(connection, "before_cursor_execute", note)
+
+
+@pytest.fixture
+def plan_of(session: Session, sent: list[tuple[str, Any]]) -> Callable[[sa.Select[Any]], str]:
+    """How the engine carries out a statement, with its parameters bound as they are in use."""
+
+    def explain(statement: sa.Select[Any]) -> str:
+        connection = session.connection()
+        session.execute(statement).all()
+        sql, parameters = sent[-1]
+        if connection.dialect.name == "sqlite":
+            return str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", parameters).all())
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # on a table of a few rows it always wins
+        return str(connection.exec_driver_sql(f"EXPLAIN {sql}", parameters).all())
+
+    return explain
+
+
+@pytest.fixture
+def undone(session: Session) -> Callable[[], Any]:
+    """A block after which the database is as before: one for each example that hypothesis makes."""
+
+    @contextmanager
+    def block() -> Iterator[None]:
+        savepoint = session.begin_nested()
+        try:
+            yield
+        finally:
+            savepoint.rollback()
+            session.expunge_all()
+
+    return block
