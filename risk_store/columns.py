@@ -385,9 +385,11 @@ def _instant_key_sqlite(element: instant_key, compiler: Any, **kw: Any) -> str:
     column = compiler.process(element.clauses, **kw)
     day, second = f"substr({column}, 1, 10)", f"substr({column}, 1, 19)"
     # SQLite's date functions read more than instants ('now', '12:00', Julian days) and take 30 February and 24:00 for
-    # days that they are not; '+0 days' makes them count the days, so that only what exists comes back unchanged.
+    # days that they are not; '+0 days' makes them count the days, so that only what exists comes back unchanged. They
+    # and GLOB see no further than a NUL.
     return f"""CASE WHEN {column} IS NULL THEN NULL
-    WHEN typeof({column}) <> 'text' OR substr({column}, 1, 4) = '0000' THEN '{element.UNREADABLE}'
+    WHEN typeof({column}) <> 'text' OR substr({column}, 1, 4) = '0000' OR instr({column}, char(0))
+        THEN '{element.UNREADABLE}'
     WHEN {column} GLOB '{element.CANONICAL}' AND datetime({column}, '+0 days') = {column} THEN {column}
     WHEN {column} GLOB '{element.CANONICAL}.[0-9]*' AND substr({column}, 21) NOT GLOB '*[^0-9]*'
         AND datetime({second}, '+0 days') = {second} THEN replace(substr({column} || '00000', 1, 26), '.000000', '')

@@ -69,6 +69,8 @@ def parse_url(url: str | URL) -> URL:
         raise InvalidValue("url", display_url(str(url)), expected) from None
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise InvalidValue("url", display_url(url), expected)
+    if parsed.get_backend_name() == "sqlite" and (parsed.host or parsed.username):
+        raise InvalidValue("url", display_url(url), "a path: sqlite:///relative.db or sqlite:////absolute.db")
     return parsed
 
 
@@ -220,9 +222,7 @@ def _open_postgresql(url: URL, purpose: Purpose, pool_size: int) -> sa.Engine:
         settings += ["-c default_transaction_read_only=on"]
     given = url.query.get("options", "")
     options = " ".join([given if isinstance(given, str) else " ".join(given), *settings]).strip()
-    url = url.update_query_dict({"options": options})
-    if "connect_timeout" not in url.query:
-        url = url.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S)})
+    full = url.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S), **url.query, "options": options})
     pool: dict[str, Any] = (
         {"poolclass": NullPool}
         if purpose == "migrate"
@@ -234,10 +234,11 @@ def _open_postgresql(url: URL, purpose: Purpose, pool_size: int) -> sa.Engine:
         }
     )
     try:
-        return sa.create_engine(url, hide_parameters=True, **pool)
+        return sa.create_engine(full, hide_parameters=True, **pool)
     except ModuleNotFoundError as error:
         raise StoreUnavailable(
-            f"{display_url(url)}: the driver {error.name} is not installed. Run: pip install 'risk-store[postgresql]'"
+            f"{display_url(url)}: the driver {error.name} is not installed. Use "
+            "postgresql+psycopg://… after: pip install 'risk-store[postgresql]'"
         ) from error
 
 

@@ -1,5 +1,6 @@
 """The `risk-store` command as a shell sees it."""
 
+import io
 import json
 import os
 import pty
@@ -13,22 +14,28 @@ from pathlib import Path
 import pytest
 
 from risk_store import EnforcementLog, Order, OrderSide, OrderState, OrderType, RiskStore, __version__
-from risk_store.cli import CHECK_CODES, render
+from risk_store.cli import CHECK_CODES, main, render
 
 HOSTILE = "[/oops] [bold]<script>\n\x1b[2J\u202etxt\tend"
 SECRET = "c4nary-s3cret"
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RISK_STORE", "PG"))}
-    return subprocess.run(
-        [sys.executable, "-m", "risk_store", *arguments],
-        env=clean | {"PYTHONUTF8": "1"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    """One call of the command, through its entry point; in this process, since a new one imports for a second."""
+    printed, told = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("RISK_STORE", "PG"))]:
+            patch.delenv(name)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", ["risk-store", *arguments])
+        patch.setattr(sys, "stdout", printed)
+        patch.setattr(sys, "stderr", told)
+        with pytest.raises(SystemExit) as ended:
+            main()
+    for stream in (printed, told):
+        stream.seek(0)
+    return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), printed.read(), told.read())
 
 
 def on_a_terminal(*arguments: str, **environment: str) -> str:
@@ -395,6 +402,12 @@ def test_version_and_help_do_not_pay_for_sqlalchemy() -> None:
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
         assert result.returncode == 0, result.stderr
     assert run("version").stdout == f"risk-store {__version__}\n"
+
+
+def test_the_package_runs_as_a_module_with_the_same_exit_codes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "risk_store", "check", f"{tmp_path}/none.db", "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, json.loads(result.stdout)["state"]) == (CHECK_CODES["empty"], "empty")
 
 
 @pytest.mark.parametrize("verb", ["upgrade", "check", "report", "slow", "orders", "lockouts", "demo"])

@@ -66,7 +66,12 @@ def test_the_command_makes_risk_db_in_the_current_folder_and_prints_the_report(t
     command = [sys.executable, "-m", "risk_store", "demo"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stderr
-    assert "37 enforcements carried out" in result.stdout
+    assert "2 skipped), 37 enforcements carried out" in result.stdout
+    assert "milliseconds are real" in result.stdout
+    alerts = [line.split("\t")[5] for line in result.stdout.splitlines() if "\tCLOSE_" in line or "\tCANCEL_" in line]
+    assert alerts[0] == "CRITICAL"  # over 2000 ms
+    assert alerts.count("WARNING") >= 3
+    assert "alembic -x url=sqlite:///risk.db current" in result.stdout
     for header in ("rule_id\tenforcement_count", "timestamp\taccount_id", "date\tavg_time_ms", "account_id\tid"):
         assert header in result.stdout
     assert (tmp_path / "risk.db").is_file()

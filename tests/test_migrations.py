@@ -320,11 +320,11 @@ def test_adopting_a_v1_file_copies_outcomes_from_the_details_and_leaves_the_deta
 
 
 def test_outcomes_are_copied_from_a_log_of_several_batches(tmp_path: Path) -> None:
-    file = v1.make_v1(tmp_path / "risk.db", rows=False, log_rows=2500)
+    file = v1.make_v1(tmp_path / "risk.db", rows=False, log_rows=1100)
     upgrade(url_of(file))
     with closing(sqlite3.connect(file)) as connection:
         copied = "SELECT count(*) FROM enforcement_log WHERE error_message = 'slow gateway' AND positions_closed = 2"
-        assert connection.execute(copied).fetchone() == (2500,)
+        assert connection.execute(copied).fetchone() == (1100,)
 
 
 def test_outcomes_are_copied_on_postgresql_too(postgres_database: str) -> None:

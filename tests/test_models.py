@@ -17,7 +17,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 from sqlalchemy.exc import IntegrityError
@@ -40,6 +40,9 @@ from risk_store.models import (
     Trade,
 )
 from tests.support.postgres import Server
+
+# Nothing here depends on how fast the machine is.
+often = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 FIVE = datetime(2025, 10, 21, 17, tzinfo=UTC)
 NAN, INF = float("nan"), float("inf")
@@ -284,7 +287,7 @@ def valid_orders(draw: st.DrawFn) -> Order:
     )
 
 
-@settings(deadline=None, max_examples=60)
+@often
 @given(made=valid_orders())
 def test_from_dict_is_the_inverse_of_to_dict_also_through_json(made: Order) -> None:
     values = made.to_dict()
@@ -438,7 +441,7 @@ def test_rows_are_not_validated() -> None:
 
 
 def test_a_valid_order_comes_back_from_the_database_as_it_was(engine: sa.Engine) -> None:
-    @settings(deadline=None, max_examples=25)
+    @settings(often, max_examples=25)
     @given(made=valid_orders())
     def check(made: Order) -> None:
         values = made.to_dict()

@@ -124,18 +124,18 @@ def test_an_upgrade_of_a_v1_file_killed_at_any_write_leaves_the_old_schema_or_th
     assert loop.rolled_back > 10
 
 
-def test_alembic_upgrade_head_on_a_v1_file_killed_at_any_third_write_leaves_the_old_schema_or_the_new(
+def test_alembic_upgrade_head_on_a_v1_file_killed_at_any_fifth_write_leaves_the_old_schema_or_the_new(
     nursery: Nursery, tmp_path: Path, v1_file: Path
 ) -> None:
     loop = Loop(nursery, tmp_path, v1_file)
-    loop.run(by_command, each_call(3))
+    loop.run(by_command, each_call(5))
     assert loop.rolled_back
 
 
-def test_making_a_new_store_killed_at_any_fifth_write_leaves_none_or_a_whole_one(
+def test_making_a_new_store_killed_at_any_seventh_write_leaves_none_or_a_whole_one(
     nursery: Nursery, tmp_path: Path
 ) -> None:
-    Loop(nursery, tmp_path, None).run(upgrading, each_call(5))
+    Loop(nursery, tmp_path, None).run(upgrading, each_call(7))
 
 
 @pytest.mark.full
@@ -263,8 +263,8 @@ def test_threads_of_one_process_that_upgrade_one_postgresql_database_at_once_all
 def test_a_killed_upgrade_of_postgresql_leaves_no_lock_and_no_table_and_the_next_one_succeeds(
     nursery: Nursery, postgres_database: str
 ) -> None:
-    killed = _kill_upgrades(nursery, postgres_database, 9)
-    assert killed > 5
+    killed = _kill_upgrades(nursery, postgres_database, 12)
+    assert killed >= 5
     assert status(postgres_database).ok
     assert_no_advisory_lock(postgres_database)
 

@@ -6,6 +6,7 @@ threads (xdist's) that a fork does not survive.
 """
 
 import functools
+import gc
 import json
 import os
 import select
@@ -140,6 +141,8 @@ def _warm_up() -> None:
     upgrade(engine := open_engine(parse_url("sqlite://"), "migrate"))
     engine.dispose()
     sqlalchemy.create_engine("postgresql+psycopg://")
+    gc.disable()  # a child that collects garbage copies the memory it shares with its parent
+    gc.freeze()
 
 
 def _fork(job: dict[str, Any], ready: int, gate: int) -> _Child:
