@@ -22,10 +22,12 @@ from typing import Any, Final, Protocol, Self
 from sqlalchemy.exc import SQLAlchemyError
 
 from risk_store.alerts import Thresholds
-from risk_store.errors import EnforcementNotRecorded, InvalidValue, NestedTransaction, RiskStoreError
+from risk_store.columns import INT64_MAX
+from risk_store.errors import EnforcementNotRecorded, InvalidValue, NestedTransaction, RiskStoreError, shown
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.owner import this_process
 from risk_store.repositories import Transaction
+from risk_store.statements import arguments
 
 __all__ = ["NOT_ASKED", "Enforcement", "Limits", "record"]
 
@@ -97,6 +99,7 @@ class Enforcement:
         elif self.details is not None and not isinstance(self.details, str):
             raise InvalidValue("details", self.details, "a mapping of facts, text, or None")
         self._log_row(success=True).check_writable()
+        self._details()
         if self.lock_until is not NOT_ASKED:
             self._lockouts.append(self._lockout(self.lock_until, self.reason))
 
@@ -117,7 +120,7 @@ class Enforcement:
         """Locks the account now, in a transaction of its own; `until` None is until released.
 
         Never raises for a store in trouble, since the rest of the block must run: the lockout is then written with the
-        outcome. Raises InvalidValue for an `until` that is not an aware instant.
+        outcome. Raises InvalidValue for an `until` that is not an aware instant, and for an empty reason.
         """
         lockout = self._lockout(until, self.reason if reason is None else reason)
         try:
@@ -174,12 +177,14 @@ class Enforcement:
         """The log row as of now: called last thing before the insert, so that its time has everything in it."""
         took_ms = max(0, math.ceil((self.monotonic() - self._started) * 1000))
         failures = list(self._failures)
+        positions_closed = self._count("positions_closed", failures)
+        orders_canceled = self._count("orders_canceled", failures)
         if took_ms > self.thresholds.timeout_ms:
             failures.insert(0, f"timed out after {took_ms} ms (limit {self.thresholds.timeout_ms} ms)")
         log = self._log_row(success=not failures)
         log.error_message = "; ".join(failures) or None
-        log.positions_closed = self.positions_closed
-        log.orders_canceled = self.orders_canceled
+        log.positions_closed = positions_closed
+        log.orders_canceled = orders_canceled
         log.timestamp = self._timestamp
         log.execution_time_ms = took_ms
         log.details = self._details()
@@ -195,16 +200,26 @@ class Enforcement:
             enforcement_id=self.enforcement_id,
         )
 
+    def _count(self, name: str, failures: list[str]) -> int:
+        """A count that the block set. What is no count becomes a failure that says so: the row must not be lost."""
+        value = getattr(self, name)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= INT64_MAX:
+            return value
+        failures.append(f"{name} was set to {shown(value)}, which is no count")
+        return 0
+
     def _details(self) -> str | None:
         if isinstance(self.details, str):
-            return json.dumps({"details": self.details} | self._facts, default=str) if self._facts else self.details
-        return json.dumps(self._facts, default=str) if self._facts else None
+            return _json({"details": self.details} | self._facts) if self._facts else self.details
+        return _json(self._facts) if self._facts else None
 
     def _lockout(self, until: datetime | None, reason: str) -> Lockout:
-        if until is not None and (not isinstance(until, datetime) or until.utcoffset() is None):
-            raise InvalidValue("lock_until", until, "an instant with a time zone, or None for until released")
         return Lockout(
-            account_id=self.account_id, is_locked=True, reason=reason, locked_until=until, rule_id=self.rule_id
+            account_id=self.account_id,
+            is_locked=True,
+            reason=arguments.text("reason", reason),
+            locked_until=None if until is None else arguments.instant("lock_until", until),
+            rule_id=self.rule_id,
         )
 
     def _shout(self, what: str, error: BaseException) -> None:
@@ -250,9 +265,9 @@ def record(
                 else:
                     tx.enforcements.add(log)
             return log
-        except (InvalidValue, NestedTransaction):
-            raise  # the caller's mistake: trying again changes nothing
         except _TROUBLE as error:
+            if isinstance(error, (InvalidValue, NestedTransaction)) and not in_flight:
+                raise  # the caller's mistake, told as it is; after an enforcement it must not cost the record
             log = log or outcome()
             if attempt + 1 == _ATTEMPTS:
                 _shout("enforcement not recorded", log.to_dict(), error)
@@ -262,6 +277,14 @@ def record(
                     f"carried out but not recorded: {error}",
                 ) from error
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _json(facts: Mapping[str, Any]) -> str:
+    """Facts as JSON; what JSON cannot say is kept as text, since the record must not fail on it."""
+    try:
+        return json.dumps(facts, default=str)
+    except (TypeError, ValueError, RecursionError):
+        return json.dumps({str(name): shown(value) for name, value in facts.items()})
 
 
 def _lock(tx: Transaction, lockout: Lockout) -> None:

@@ -182,11 +182,12 @@ def _open_sqlite(url: URL, purpose: Purpose, pool_size: int) -> sa.Engine:
 def mode_to_look(file: Path) -> str:
     """SQLite's open mode for one look at `file` that changes neither its bytes nor what lies beside it.
 
-    Read-only where a write-ahead log is there: closing would move it into the file. Else with the right to write, used
-    by SQLite alone: a read-only connection cannot roll back what a killed writer left ("attempt to write a readonly
-    database"), and on a file in WAL mode it makes `-wal` and `-shm` and cannot remove them.
+    Read-only where a write-ahead log holds anything: closing would move it into the file. Else with the right to write,
+    used by SQLite alone: a read-only connection cannot roll back what a killed writer left ("attempt to write a
+    readonly database"), and on a file in WAL mode it makes `-wal` and `-shm` and cannot remove them.
     """
-    return "ro" if Path(f"{file}-wal").exists() else "rw"
+    log = Path(f"{file}-wal")
+    return "ro" if log.exists() and log.stat().st_size else "rw"
 
 
 def _set_busy_timeout(connection: sa.Connection, seconds: float) -> None:

@@ -96,16 +96,44 @@ def test_a_server_does_not_show_its_password(monkeypatch: pytest.MonkeyPatch) ->
         assert "hush" not in repr(running)
 
 
-def test_a_dead_url_is_an_error_for_each_test_and_nothing_else_is_tried(tmp_path: Path) -> None:
-    code, output = inner(
-        tmp_path,
-        "def test_one(postgres_database): ...\ndef test_two(postgres_server): ...",
-        **{f"{PREFIX}_URL": "postgresql://me:hush@127.0.0.1:1/postgres"},
-    )
-    assert (code, counts(output)) == (pytest.ExitCode.TESTS_FAILED, {"error": 2})
-    assert f"NoPostgres: {PREFIX}_URL (127.0.0.1:1) can't be used" in output
+DEAD = """
+import pytest
+
+def test_on_postgres(postgres_database): ...
+
+def test_on_no_database(): ...
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_on(engine, request):
+    if engine == "postgresql":
+        request.getfixturevalue("postgres_database")
+"""
+
+
+@pytest.fixture(scope="module")
+def dead(tmp_path_factory: pytest.TempPathFactory) -> tuple[pytest.ExitCode, str]:
+    """The PostgreSQL tests of a small suite, with a server that is not there."""
+    url = {f"{PREFIX}_URL": "postgresql://me:hush@127.0.0.1:1/postgres"}
+    return inner(tmp_path_factory.mktemp("dead"), DEAD, "-m", "postgres", **url)
+
+
+def test_a_dead_url_is_an_error_for_each_test_and_nothing_else_is_tried(dead: tuple[pytest.ExitCode, str]) -> None:
+    code, output = dead
+    assert code == pytest.ExitCode.TESTS_FAILED
+    assert (counts(output)["error"], counts(output)["failed"]) == (1, 1)  # before the test, and when it asked
+    reason = re.escape(f"NoPostgres: {PREFIX}_URL (127.0.0.1:1) can't be used")
+    assert len(re.findall(rf"^E .*{reason}", output, re.MULTILINE)) == 2
     assert "hush" not in output
     assert "ran on" not in output
+
+
+def test_postgres_tests_can_be_selected_by_their_marker(dead: tuple[pytest.ExitCode, str]) -> None:
+    _, output = dead
+    assert counts(output)["deselected"] == 2
+    assert re.findall(r"^(?:ERROR|FAILED) .*::(\S+)", output, re.MULTILINE) == [
+        "test_on[postgresql]",
+        "test_on_postgres",
+    ]
 
 
 @pytest.fixture
@@ -314,11 +342,11 @@ def test_on_no_database():
     for connection in left_open:
         connection.close()
 
-def test_skips_itself(postgres_database):
+def test_skips_itself(postgres_server):
     pytest.skip("too lazy")
 
 @pytest.mark.skip(reason="marked lazy")
-def test_is_marked(postgres_database): ...
+def test_is_marked(postgres_server): ...
 
 @pytest.fixture
 def engine(request):
@@ -328,26 +356,21 @@ def engine(request):
 def test_on_engine(engine): ...
 
 @pytest.mark.xfail(reason="known", strict=True)
-def test_is_known_to_fail(postgres_database):
+def test_is_known_to_fail(postgres_server):
     assert False
 
-def test_finds_out_that_it_fails(postgres_database):
+def test_finds_out_that_it_fails(postgres_server):
     pytest.xfail("known too")
 """
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def outcome(tmp_path_factory: pytest.TempPathFactory, postgres_server: Server) -> tuple[pytest.ExitCode, str]:
     folder = tmp_path_factory.mktemp("suite")
     folder.joinpath("risk_store").mkdir()
     folder.joinpath("risk_store", "__init__.py").touch()
-    folder.joinpath("risk_store", "schema.py").write_text(SCHEMA.strip())
-    return folder
-
-
-@pytest.fixture(scope="module")
-def outcome(suite: Path, postgres_server: Server) -> tuple[pytest.ExitCode, str]:
-    return inner(suite, SUITE, "-v", "-s", **{f"{PREFIX}_URL": postgres_server.url})
+    folder.joinpath("risk_store", "schema.py").write_text(SCHEMA)
+    return inner(folder, SUITE, "-v", "-s", **{f"{PREFIX}_URL": postgres_server.url})
 
 
 def results(output: str, name: str) -> list[str]:
@@ -400,9 +423,3 @@ def test_the_summary_says_what_was_used(outcome: tuple[pytest.ExitCode, str], po
     where = make_url(postgres_server.url)
     used = re.escape(f"{PREFIX}_URL ({where.host}:{where.port})")
     assert re.search(rf"^postgres tests ran on: {used} \(server \d+\.\d+\)$", outcome[1], re.MULTILINE)
-
-
-def test_postgres_tests_can_be_left_out_by_their_marker(suite: Path) -> None:
-    code, output = inner(suite, SUITE, "--collect-only", "-q", "-m", "not postgres")
-    assert code == pytest.ExitCode.OK
-    assert re.findall(r"::(\S+)", output) == ["test_on_no_database", "test_on_engine[sqlite]"]

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Mapped, mapped_column
 
-from risk_store.columns import INT64_MAX
+from risk_store.columns import INT64_MAX, storable_text
 from risk_store.errors import InvalidValue
 from risk_store.models.base import Base, Count, Flag, FreeStr, Id, Identifier, Instant, utc_now
 
@@ -98,6 +98,8 @@ class EnforcementLog(Base, kw_only=False):
             value = getattr(self, field)
             if not isinstance(value, str) or not value:
                 raise InvalidValue(field, value, "text that is not empty; every log row names it")
+            if field != "reason" and storable_text(value) != value:
+                raise InvalidValue(field, value, "text without NUL characters and lone surrogates")
         if not isinstance(self.success, bool):
             raise InvalidValue("success", self.success, "True or False")
         for field in ("positions_closed", "orders_canceled"):

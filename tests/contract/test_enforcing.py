@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import psycopg
 import pytest
@@ -198,6 +198,8 @@ def test_lock_out_in_the_block_locks_at_once(timed: RiskStore) -> None:
         ({"reason": ""}, "reason"),
         ({"lock_until": datetime(2026, 11, 23)}, "lock_until"),  # noqa: DTZ001 (naive on purpose)
         ({"details": 5}, "details"),
+        ({"rule_id": "R\0"}, "rule_id"),
+        ({"lock_until": datetime.max.replace(tzinfo=timezone(timedelta(hours=-5)))}, "lock_until"),
     ],
 )
 def test_bad_arguments_raise_before_anything_is_done(
@@ -208,6 +210,26 @@ def test_bad_arguments_raise_before_anything_is_done(
         timed.enforce(**(good | arguments))  # type: ignore[arg-type]
     assert caught.value.field == field
     assert rows(timed, EnforcementInFlight) == []
+
+
+def test_whatever_the_block_says_the_row_is_not_lost(timed: RiskStore) -> None:
+    circular: list[object] = []
+    circular.append(circular)
+    with timed.enforce(123, "R", "A", "x") as enforcement:
+        enforcement.positions_closed = "three"  # type: ignore[assignment]
+        enforcement.orders_canceled = -1
+        enforcement.detail(order=circular, limit=-500)
+        enforcement.fail("broker said \0 \udc80")
+        with pytest.raises(InvalidValue, match="reason"):
+            enforcement.lock_out(reason="")
+    with timed.read() as tx:
+        [log] = tx.enforcements.list()
+    assert (log.positions_closed, log.orders_canceled, log.success) == (0, 0, False)
+    assert log.error_message == (
+        "broker said \\x00 \\udc80; positions_closed was set to 'three', which is no count; "
+        "orders_canceled was set to -1, which is no count"
+    )
+    assert json.loads(log.details or "") == {"order": "[[...]]", "limit": "-500"}
 
 
 def test_concurrent_enforcements_of_one_account_are_both_recorded(timed: RiskStore) -> None:
