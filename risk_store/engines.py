@@ -186,8 +186,10 @@ def mode_to_look(file: Path) -> str:
     used by SQLite alone: a read-only connection cannot roll back what a killed writer left ("attempt to write a
     readonly database"), and on a file in WAL mode it makes `-wal` and `-shm` and cannot remove them.
     """
-    log = Path(f"{file}-wal")
-    return "ro" if log.exists() and log.stat().st_size else "rw"
+    try:
+        return "ro" if Path(f"{file}-wal").stat().st_size else "rw"
+    except FileNotFoundError:
+        return "rw"
 
 
 def _set_busy_timeout(connection: sa.Connection, seconds: float) -> None:

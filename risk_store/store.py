@@ -175,8 +175,9 @@ class RiskStore:
     def close(self) -> None:
         """Closes all connections. The store cannot be used afterwards."""
         self._closed = True
-        self._engine.dispose()
+        # Readers first: a read-only connection that is the last to close a WAL file cannot remove what lies beside it.
         self._readers.dispose()
+        self._engine.dispose()
 
     def __enter__(self) -> Self:
         return self

@@ -650,14 +650,17 @@ def test_looking_at_a_file_that_is_not_there_makes_none(nursery: Nursery, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_looking_at_a_file_changes_neither_it_nor_its_folder(nursery: Nursery, tmp_path: Path, v1_file: Path) -> None:
+def test_looking_at_a_file_from_several_sides_changes_neither_it_nor_its_folder(
+    nursery: Nursery, tmp_path: Path, v1_file: Path
+) -> None:
     for change in ("", "PRAGMA journal_mode = WAL"):
         with closing(sqlite3.connect(v1_file)) as connection:
             connection.execute(change)
         before = files_in(tmp_path)
-        looks = nursery.run(*(alembic_line(verb, folder=tmp_path) for verb in ("current", "check")))
-        assert [look.code for look in looks] == [0, 255]
-        assert files_in(tmp_path) == before
+        for _ in range(3):
+            looks = nursery.run(*(alembic_line(verb, folder=tmp_path) for verb in ("current", "check", "current")))
+            assert [look.code for look in looks] == [0, 255, 0]
+            assert files_in(tmp_path) == before
 
 
 def test_the_command_line_of_the_project_works_as_the_readme_says(nursery: Nursery, tmp_path: Path) -> None:

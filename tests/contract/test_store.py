@@ -2,6 +2,7 @@
 
 import threading
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -189,3 +190,13 @@ def test_a_store_on_a_database_behind_refuses_until_it_is_upgraded(store_url: st
             connection.exec_driver_sql("UPDATE risk_store_version SET version_num = '0003'")
         with store.begin() as tx:  # the verdict was not kept
             tx.orders.save(limit_order(1))
+
+
+def test_a_store_that_was_closed_leaves_one_file(tmp_path: Path) -> None:
+    with RiskStore(f"sqlite:///{tmp_path}/risk.db") as store:
+        store.upgrade()
+        with store.begin() as tx:
+            tx.orders.save(limit_order(1))
+        with store.read() as tx:
+            assert tx.orders.get(1) is not None
+    assert [file.name for file in tmp_path.iterdir()] == ["risk.db"]
