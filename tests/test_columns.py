@@ -637,9 +637,6 @@ FORMS: list[tuple[object, datetime | None]] = [
     ("2025-10-21 17:00:00.5x", None),
     ("2025-10-21  17:00:00", None),
     ("2025-10-21T17:00:00z", None),
-    ("2025-10-21 17:00:00\0", None),
-    ("2025-10-21 17:00:00.5\0", None),
-    ("2025-10-21\0", None),
     (b"2025-10-21 17:00:00", None),
     (b"\xff\x00", None),
 ]
@@ -678,6 +675,12 @@ def test_what_cannot_be_read_is_later_than_every_instant(sqlite: sa.Connection, 
     key = key_of(sqlite, stored)
     assert key == instant_key.UNREADABLE
     assert key > UtcInstant.text(datetime.max.replace(tzinfo=UTC))
+
+
+@pytest.mark.parametrize("stored", ["2025-10-21\0", "2025-10-21 17:00:00\0", "2025-10-21 17:00:00.5\0x"], ids=repr)
+def test_an_instant_with_a_nul_is_later_than_every_instant_too(sqlite: sa.Connection, stored: str) -> None:
+    """SQLite's own functions see no further than the NUL (and some versions of Python read one at the end)."""
+    assert key_of(sqlite, stored) == instant_key.UNREADABLE
 
 
 def test_null_has_no_key_and_meets_no_comparison(engines: dict[str, sa.Connection]) -> None:

@@ -727,6 +727,7 @@ def test_a_log_row_of_sqlalchemy_is_a_log(engine: sa.Engine) -> None:
 NOT_WRITABLE: list[tuple[str, Any]] = [
     *(("account_id", value) for value in (0, -1, BEYOND, True, 1.0, "1", None)),
     *((field, value) for field in ("rule_id", "action", "reason") for value in ("", None, 5, b"R")),
+    *((field, value) for field in ("rule_id", "action") for value in ("a\0b", "\udc80")),
     *(("success", value) for value in (None, 1, 0, "yes")),
     *((field, value) for field in ("positions_closed", "orders_canceled") for value in (-1, 1.5, True, None)),
     *(("execution_time_ms", value) for value in (-1, 0.5, 145.0, "145", True)),
@@ -744,7 +745,7 @@ def test_a_bad_log_row_is_refused_also_through_a_plain_session(engine: sa.Engine
         assert (refusal.value.field, refusal.value.value) == (field, value)
         with pytest.raises(InvalidValue, match=f"^{field}: "):
             bad.check_writable()
-    for field, value in [("execution_time_ms", BEYOND), ("positions_closed", BEYOND), ("rule_id", "a\0b")]:
+    for field, value in [("execution_time_ms", BEYOND), ("positions_closed", BEYOND), ("enforcement_id", "a\0b")]:
         with Session(engine) as session:
             session.add(log(**{field: value}))
             with pytest.raises(InvalidValue, match=rf"^enforcement_log\.{field}: "):
