@@ -62,6 +62,12 @@ class Limits:
     record_s: float = 5.0
     """For each attempt to write the outcome."""
 
+    def __post_init__(self) -> None:
+        for name in ("intent_s", "record_s"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.001 <= value <= 3600:
+                raise InvalidValue(name, value, "a number of seconds from 0.001 to 3600")
+
 
 @dataclass(kw_only=True)
 class Enforcement:
@@ -110,7 +116,7 @@ class Enforcement:
 
         A gateway that answers HTTP 200 with ``success: false`` has failed.
         """
-        self._failures.append(str(message))
+        self._failures.append(_text(message))
 
     def detail(self, **facts: Any) -> None:
         """Adds facts that a dispute will ask for: observed value, limit, rule version, ids. Kept as JSON."""
@@ -150,7 +156,7 @@ class Enforcement:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is not None:  # Ctrl-C and task cancel too: the position may be open
-            self.fail(f"{type(error).__name__}: {error}")
+            self.fail(f"{type(error).__name__}: {_text(error)}")
         try:
             self.log = record(self.write, self._outcome, self._lockouts, self.limits, in_flight=True)
         except EnforcementNotRecorded:
@@ -252,13 +258,13 @@ def record(
     for attempt in range(_ATTEMPTS):
         try:
             with write(limits.record_s) as tx:
+                for lockout in lockouts:  # never shortens, so a second time does no harm
+                    _lock(tx, lockout)
                 if log is not None and log.enforcement_id is not None:
                     found = tx.enforcements.find(log.account_id, log.enforcement_id)
                     if found is not None:
                         log.id = found
                         return log
-                for lockout in lockouts:
-                    _lock(tx, lockout)
                 log = outcome()
                 if in_flight:
                     tx.enforcements.finish(log)
@@ -279,12 +285,20 @@ def record(
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
+def _text(value: object) -> str:
+    """`str(value)`, also where that is broken: the record must not fail on it."""
+    try:
+        return str(value)
+    except Exception:
+        return shown(value)
+
+
 def _json(facts: Mapping[str, Any]) -> str:
     """Facts as JSON; what JSON cannot say is kept as text, since the record must not fail on it."""
     try:
-        return json.dumps(facts, default=str)
+        return json.dumps(facts, default=_text)
     except (TypeError, ValueError, RecursionError):
-        return json.dumps({str(name): shown(value) for name, value in facts.items()})
+        return json.dumps({_text(name): shown(value) for name, value in facts.items()})
 
 
 def _lock(tx: Transaction, lockout: Lockout) -> None:
@@ -292,5 +306,5 @@ def _lock(tx: Transaction, lockout: Lockout) -> None:
 
 
 def _shout(what: str, facts: Mapping[str, Any], error: BaseException) -> None:
-    cause = f"{type(error).__name__}: {error}"
-    logger.critical("%s", json.dumps({"event": what, **facts, "cause": cause}, default=str))
+    cause = f"{type(error).__name__}: {_text(error)}"
+    logger.critical("%s", json.dumps({"event": what, **facts, "cause": cause}, default=_text))

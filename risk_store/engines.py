@@ -237,7 +237,9 @@ def _open_postgresql(url: URL, purpose: Purpose, pool_size: int) -> sa.Engine:
         }
     )
     try:
-        return sa.create_engine(full, hide_parameters=True, **pool)
+        # One snapshot for all statements of a read transaction, as SQLite gives it.
+        isolation: Any = {"isolation_level": "REPEATABLE READ"} if purpose == "read" else {}
+        return sa.create_engine(full, hide_parameters=True, **pool, **isolation)
     except ModuleNotFoundError as error:
         raise StoreUnavailable(
             f"{display_url(url)}: the driver {error.name} is not installed. Use "

@@ -32,7 +32,7 @@ def shown(value: object) -> str:
     """``repr(value)``, cut to a length fit for an error text."""
     try:
         text = repr(value)
-    except (RecursionError, ValueError):  # nested too deeply; an integer of more digits than Python prints
+    except Exception:  # nested too deeply, an integer of too many digits, a broken __repr__: an error text never fails
         return f"a value of type {type(value).__name__} that cannot be shown"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
 

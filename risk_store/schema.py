@@ -7,6 +7,7 @@ top-level ``alembic/`` folder (inside an installed package: ``risk_store/_alembi
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 import stat
 import tempfile
@@ -23,7 +24,15 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
-from risk_store.engines import database_file, display_url, mode_to_look, open_engine, parse_url, translated
+from risk_store.engines import (
+    BUSY_TIMEOUT_S,
+    database_file,
+    display_url,
+    mode_to_look,
+    open_engine,
+    parse_url,
+    translated,
+)
 from risk_store.errors import RiskStoreError, SchemaMismatch, StoreUnavailable
 from risk_store.models import Base
 
@@ -109,7 +118,7 @@ class SchemaStatus:
     @property
     def command(self) -> str | None:
         """The command that helps, if one does."""
-        return f"risk-store upgrade {self.database}" if self.upgradable and not self.ok else None
+        return f"risk-store upgrade {shlex.quote(self.database)}" if self.upgradable and not self.ok else None
 
     @property
     def message(self) -> str:
@@ -137,7 +146,7 @@ class SchemaStatus:
         return asdict(self) | {"state": self.state.value, "ok": self.ok, "command": self.command}
 
 
-def status(database: str | URL | sa.Engine) -> SchemaStatus:
+def status(database: str | URL | sa.Engine, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> SchemaStatus:
     """The verdict on a database, taken read-only: no file is made, no journal mode set, no table touched.
 
     `database` is a URL, or the engine of an in-memory database. Raises StoreUnavailable when it cannot be opened.
@@ -155,6 +164,7 @@ def status(database: str | URL | sa.Engine) -> SchemaStatus:
     engine = open_engine(url, "look")
     try:
         with translated(url), engine.connect() as connection:
+            connection.execution_options(busy_timeout_s=busy_timeout_s)
             return inspect_schema(connection, url)
     except StoreUnavailable as error:
         if getattr(getattr(error.__cause__, "orig", None), "sqlite_errorname", "") == "SQLITE_NOTADB":

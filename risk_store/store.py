@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
@@ -18,7 +20,7 @@ from risk_store import schema
 from risk_store.alerts import Thresholds
 from risk_store.enforcement import NOT_ASKED, Enforcement, Limits, NotAsked, record
 from risk_store.engines import BUSY_TIMEOUT_S, database_file, display_url, open_engine, parse_url, set_wal, translated
-from risk_store.errors import NestedTransaction, SchemaMismatch, StoreClosed
+from risk_store.errors import NestedTransaction, SchemaMismatch, StoreBusy, StoreClosed
 from risk_store.models import EnforcementLog, Lockout
 from risk_store.models.base import utc_now
 from risk_store.repositories import Transaction
@@ -68,6 +70,8 @@ class RiskStore:
         pool_size: int = 5,
     ) -> None:
         self._url = parse_url(url)
+        if (file := database_file(self._url)) is not None:
+            self._url = self._url.set(database=str(file))  # a later chdir must not lead to another file
         self._clock = clock
         self._monotonic = monotonic
         self._thresholds = thresholds or Thresholds()
@@ -165,10 +169,11 @@ class RiskStore:
     def record(self, log: EnforcementLog, lockout: Lockout | None = None) -> EnforcementLog:
         """Writes one finished enforcement, and its lockout if there is one, in one transaction; durable on return.
 
-        The same path that :meth:`enforce` ends with. Give the log an enforcement_id, and calling again after an error
-        never doubles the row. Raises InvalidValue, EnforcementNotRecorded.
+        The same path that :meth:`enforce` ends with. The log gets an enforcement_id if it has none, so that calling
+        again with it after an error never doubles the row. Raises InvalidValue, EnforcementNotRecorded.
         """
         log.check_writable()
+        log.enforcement_id = log.enforcement_id or uuid.uuid4().hex
         lockouts = [lockout] if lockout is not None else []
         return record(self._write, lambda: log, lockouts, self._limits, in_flight=False)
 
@@ -191,21 +196,22 @@ class RiskStore:
     def _write(self, timeout_s: float) -> Iterator[Transaction]:
         """One write transaction that is waited for at most about `timeout_s` seconds."""
         self._check_not_nested()
-        self._check_ready()
         deadline = time.monotonic() + timeout_s
+        self._check_ready(timeout_s)
         turn = self._queue.turn(timeout_s) if self._is_sqlite else nullcontext()
         with turn, translated(self._url):
             if not self._wal_is_set:
                 self._wal_is_set = set_wal(self._engine, timeout_s / 2)
-            options = {"busy_timeout_s": max(0.0, deadline - time.monotonic())} if timeout_s < BUSY_TIMEOUT_S else {}
+            bounded = timeout_s != BUSY_TIMEOUT_S
+            options = {"busy_timeout_s": max(0.0, deadline - time.monotonic())} if bounded else {}
             self._thread.writing = True
             try:
                 with (
                     Session(self._engine, expire_on_commit=False, execution_options=options) as session,
                     session.begin(),
                 ):
-                    if options and not self._is_sqlite:
-                        session.execute(_SET_TIMEOUTS, {"milliseconds": str(int(timeout_s * 1000))})
+                    if bounded and not self._is_sqlite:
+                        session.execute(_SET_TIMEOUTS, {"milliseconds": str(math.ceil(timeout_s * 1000))})
                     yield Transaction(session, self._clock)
             finally:
                 self._thread.writing = False
@@ -214,13 +220,17 @@ class RiskStore:
         if getattr(self._thread, "writing", False):
             raise NestedTransaction
 
-    def _check_ready(self) -> None:
+    def _check_ready(self, timeout_s: float = BUSY_TIMEOUT_S) -> None:
         if self._closed:
             raise StoreClosed
         if self._verdict is not None:
             return
-        with self._guard:
-            verdict = self.status()
+        if not self._guard.acquire(timeout=timeout_s):
+            raise StoreBusy(f"{display_url(self._url)}: the schema's verdict is not in after {timeout_s:g} s")
+        try:
+            verdict = schema.status(self._database, busy_timeout_s=timeout_s)
             if not verdict.ok:
                 raise SchemaMismatch(verdict)  # not kept: after an upgrade the same store works
             self._verdict = verdict
+        finally:
+            self._guard.release()

@@ -151,7 +151,7 @@ def _outcome(details: Any) -> dict[str, Any]:
     found = {
         "positions_closed": facts.get("positions_closed"),
         # v1 used both spellings; the specification's is the one with a single l.
-        "orders_canceled": facts.get("orders_canceled", facts.get("orders_cancelled")),
+        "orders_canceled": next((facts[n] for n in ("orders_canceled", "orders_cancelled") if facts.get(n)), None),
     }
     outcome: dict[str, Any] = {
         name: value

@@ -27,7 +27,7 @@ def _save_order(insert: Any) -> Any:
     """Insert; on an id that exists, fill what the row lacks, and touch nothing where it lacks nothing."""
     statement = insert(ORDERS)
     row, new = ORDERS.c, statement.excluded
-    grown = new.filled_size > row.filled_size
+    grown = sa.and_(new.filled_size > row.filled_size, new.filled_size <= row.size)
     return statement.on_conflict_do_update(
         index_elements=[row.id],
         set_={

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -20,6 +21,7 @@ from risk_store import (
     Limits,
     Lockout,
     RiskStore,
+    schema,
 )
 
 BEGAN = datetime(2026, 11, 23, 15, 30, tzinfo=UTC)
@@ -343,3 +345,52 @@ def test_enforcements_of_several_threads_are_each_recorded_once(store: RiskStore
     assert len(logged) == 30
     assert len({row.enforcement_id for row in logged}) == 30
     assert rows(store, EnforcementInFlight) == []
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("str is broken")
+
+    __repr__ = __str__
+
+
+def test_an_exception_that_cannot_be_printed_is_recorded_and_goes_on(timed: RiskStore) -> None:
+    with pytest.raises(Unprintable), timed.enforce(1, "R", "A", "x") as enforcement:
+        enforcement.detail(order=Unprintable())
+        raise Unprintable
+    with timed.read() as tx:
+        [log] = tx.enforcements.list()
+    assert log.success is False
+    assert (log.error_message or "").startswith("Unprintable: ")
+
+
+def test_record_gives_an_enforcement_id_and_a_second_call_still_locks(timed: RiskStore) -> None:
+    first = timed.record(EnforcementLog(account_id=8, rule_id="R", action="A", reason="x", success=True))
+    assert first.enforcement_id
+    again = EnforcementLog.from_dict(first.to_dict())
+    lockout = Lockout(account_id=8, is_locked=True, reason="x", rule_id="R")
+    assert timed.record(again, lockout).id == first.id
+    with timed.read() as tx:
+        assert tx.lockouts.is_locked(8)
+    assert len(rows(timed, EnforcementLog)) == 1
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 0.0001, float("nan"), float("inf"), "1", True])
+def test_a_limit_that_bounds_nothing_is_refused(seconds: float) -> None:
+    with pytest.raises(InvalidValue, match="intent_s"):
+        Limits(intent_s=seconds)
+
+
+def test_a_first_use_is_within_the_limit_too(tmp_path: Path) -> None:
+    file = tmp_path / "risk.db"
+    schema.upgrade(f"sqlite:///{file}")
+    holder = sqlite3.connect(file, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    with (
+        RiskStore(f"sqlite:///{file}", limits=Limits(intent_s=0.1, record_s=0.1)) as store,
+        pytest.raises(EnforcementNotRecorded),
+        store.enforce(1, "R", "A", "x"),
+    ):
+        pass
+    holder.rollback()
+    holder.close()

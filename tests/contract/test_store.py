@@ -200,3 +200,27 @@ def test_a_store_that_was_closed_leaves_one_file(tmp_path: Path) -> None:
         with store.read() as tx:
             assert tx.orders.get(1) is not None
     assert [file.name for file in tmp_path.iterdir()] == ["risk.db"]
+
+
+def test_a_store_keeps_its_file_when_the_process_changes_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with RiskStore("sqlite:///risk.db") as store:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        store.upgrade()
+        with store.begin() as tx:
+            tx.orders.save(limit_order(1))
+    assert (tmp_path / "risk.db").is_file()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_read_transaction_sees_one_moment(store: RiskStore) -> None:
+    with store.begin() as tx:  # the first write sets WAL, in which a reader and the writer do not wait for each other
+        tx.orders.save(limit_order(1))
+    with store.read() as tx:
+        assert len(tx.orders.working()) == 1
+        with store.begin() as other:
+            other.orders.save(limit_order(2))
+        assert len(tx.orders.working()) == 1
