@@ -39,9 +39,9 @@ class OrderRepository(Repository):
         """Inserts the order. On an id that exists, fills only what the row lacks. Returns the order as now stored.
 
         The stream may be faster than the reply to the placement, and what it said is newer. So on an existing row
-        columns that are NULL take the order's values, filled_size may grow up to the stored size, and nothing else changes; updated_at is set
-        only if something did. NULL in venue_updated_at, triggered_at, seen_at and unconfirmed_since is no gap: those
-        only come with an insert.
+        columns that are NULL take the order's values, filled_size may grow up to the stored size, and nothing else
+        changes; updated_at is set only if something did. NULL in venue_updated_at, triggered_at, seen_at and
+        unconfirmed_since is no gap: those only come with an insert.
 
         Rules across fields are those of :class:`~risk_store.models.Order`'s construction and not checked again. Raises
         :class:`~risk_store.errors.InvalidValue` for a value that its column cannot keep.
