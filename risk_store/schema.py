@@ -118,7 +118,9 @@ class SchemaStatus:
     @property
     def command(self) -> str | None:
         """The command that helps, if one does."""
-        return f"risk-store upgrade {shlex.quote(self.database)}" if self.upgradable and not self.ok else None
+        if not self.upgradable or self.ok:
+            return None
+        return f"risk-store upgrade {shlex.quote(self.database) if ' ' in self.database else self.database}"
 
     @property
     def message(self) -> str:
