@@ -98,6 +98,8 @@ class RiskStore:
 
     def status(self) -> schema.SchemaStatus:
         """The schema's verdict, taken now and read-only."""
+        if self._in_memory:
+            self._check_not_nested()  # its one connection is in the transaction, which the look would end
         return schema.status(self._database)
 
     def upgrade(self, *, backup: bool = True) -> schema.UpgradeReport:

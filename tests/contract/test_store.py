@@ -224,3 +224,14 @@ def test_a_read_transaction_sees_one_moment(store: RiskStore) -> None:
         with store.begin() as other:
             other.orders.save(limit_order(2))
         assert len(tx.orders.working()) == 1
+
+
+def test_a_verdict_inside_an_in_memory_transaction_is_refused_and_loses_nothing() -> None:
+    with RiskStore("sqlite://") as store:
+        store.upgrade()
+        with store.begin() as tx:
+            tx.orders.save(limit_order(1))
+            with pytest.raises(NestedTransaction):
+                store.status()
+        with store.read() as tx:
+            assert len(tx.orders.working()) == 1
