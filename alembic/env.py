@@ -6,7 +6,7 @@ step. Killed at any moment it leaves the old schema or the new one, and a second
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from logging.config import fileConfig
 from typing import Any
@@ -16,9 +16,10 @@ from alembic.util import CommandError
 from sqlalchemy.engine import URL
 
 from alembic import context
-from risk_store.engines import MIGRATION_LOCK_TIMEOUT_S, database_file, open_engine, parse_url
+from risk_store.engines import MIGRATION_LOCK_TIMEOUT_S, database_file, open_engine, parse_url, translated, url_of
+from risk_store.errors import RiskStoreError, SchemaMismatch
 from risk_store.models import Base
-from risk_store.schema import VERSION_TABLE, inspect_schema
+from risk_store.schema import VERSION_TABLE, LegacyChoices, Upgrade, inspect_schema
 
 # Any constant of 64 bits that no other program uses for its own advisory lock: "riskstor" in ASCII.
 ADVISORY_LOCK = int.from_bytes(b"riskstor", "big")
@@ -31,17 +32,36 @@ def main() -> None:
     config = context.config
     # Set by risk_store.schema and by pytest-alembic; the command line has none.
     given: str | URL | sa.Engine | None = config.attributes.get("connection")
+    arguments = _x_arguments()
     if given is None:
         if config.config_file_name is not None:
             fileConfig(config.config_file_name, disable_existing_loggers=False)
-        arguments = context.get_x_argument(as_dictionary=True)
         given = arguments.get("url") or os.environ.get("RISK_STORE_URL") or config.get_main_option("sqlalchemy.url")
     if not given:
         raise CommandError("no database URL: give -x url=…, set RISK_STORE_URL, or sqlalchemy.url in alembic.ini")
     if context.is_offline_mode():
-        _print_sql(given.url if isinstance(given, sa.Engine) else parse_url(given))
+        _print_sql(url_of(given))
     else:
-        _run(given)
+        try:
+            with translated(url_of(given)):
+                _run(given, arguments)
+        except RiskStoreError as error:
+            raise CommandError(str(error)) from error  # which `alembic` prints without a traceback
+
+
+# -x name=value: what each does is told in docs/adopting-v1.md.
+X_ARGUMENTS = {"url", "backup", "legacy_timezone", "legacy_order_codes", "accept_contradictions"}
+
+
+def _x_arguments() -> dict[str, str]:
+    arguments = context.get_x_argument(as_dictionary=True)
+    if unknown := arguments.keys() - X_ARGUMENTS:
+        # A misspelt zone must not become UTC.
+        raise CommandError(f"-x {', '.join(sorted(unknown))}: unknown; there are {', '.join(sorted(X_ARGUMENTS))}")
+    for name in ("backup", "accept_contradictions"):
+        if arguments.get(name, "yes") not in ("yes", "no"):
+            raise CommandError(f"-x {name}={arguments[name]}: give yes or no")
+    return {name: str(value) for name, value in arguments.items()}
 
 
 def _print_sql(url: URL) -> None:
@@ -53,20 +73,47 @@ def _print_sql(url: URL) -> None:
         context.run_migrations()
 
 
-def _run(given: str | URL | sa.Engine) -> None:
+def _run(given: str | URL | sa.Engine, arguments: Mapping[str, str]) -> None:
     writing = _is_writing()
+    work: Upgrade | None = None
     with _engine(given, writing) as engine, engine.connect() as connection, connection.begin():
         # On SQLite the engine has just begun with BEGIN IMMEDIATE (or, reading only, DEFERRED).
+        # dont_mutate: `check` and `current` must not even make the version table.
+        context.configure(connection=connection, dont_mutate=not writing, **_options())
         if writing:
             for statement in _lock_statements(connection.dialect.name):
                 connection.exec_driver_sql(statement)
-            verdict = inspect_schema(connection, engine.url)
+            verdict = inspect_schema(connection, url_of(given))
             if not verdict.upgradable:
-                raise CommandError(verdict.message)
-        # dont_mutate: `check` and `current` must not even make the version table.
-        context.configure(connection=connection, dont_mutate=not writing, **_options())
-        with context.begin_transaction():  # joins the transaction above
-            context.run_migrations()
+                raise SchemaMismatch(verdict)
+        if writing and _is_upgrade():
+            work = context.config.attributes.get("upgrade") or _upgrade(url_of(given), arguments)
+            work.prepare(connection)
+        try:
+            with context.begin_transaction():  # joins the transaction above
+                context.run_migrations()
+            if work is not None:
+                work.complete(connection)
+        except BaseException:
+            if work is not None:
+                work.abandon()
+            raise
+    if work is not None and work.report is not None and context.config.cmd_opts is not None:
+        for line in work.report.text.splitlines():  # called as `alembic upgrade`
+            context.config.print_stdout("%s", line)
+
+
+def _upgrade(url: URL, arguments: Mapping[str, str]) -> Upgrade:
+    """What `alembic upgrade` was asked for. At head already it looks no further, since it is run at every start."""
+    return Upgrade(
+        url=url,
+        choices=LegacyChoices(
+            timezone=arguments.get("legacy_timezone"),
+            order_codes=arguments.get("legacy_order_codes"),
+            accept_contradictions=arguments.get("accept_contradictions") == "yes",
+        ),
+        backup=arguments.get("backup", "yes") == "yes",
+    )
 
 
 def _is_writing() -> bool:
@@ -76,6 +123,11 @@ def _is_writing() -> bool:
     except KeyError:
         return False
     return True
+
+
+def _is_upgrade() -> bool:
+    """Whether the revisions go up, and not down or are only stamped: rows are converted by an upgrade alone."""
+    return getattr(context.get_context().opts["fn"], "__name__", "") == "upgrade"
 
 
 @contextmanager

@@ -5,7 +5,8 @@ A v1 daemon may go on: yes | no, because …
 Cost: …
 
 Rules of this folder (docs/schema.md has the reasons):
-- The revision stands alone: declare the columns it needs, import no models. It must run unchanged in years.
+- The revision stands alone: declare the columns it needs, import no models (of risk_store only v1, which is frozen).
+  It must run unchanged in years.
 - Every addition is nullable or has a server default, so that v1's own INSERTs still work (D7).
 - It works on SQLite and PostgreSQL, online and with --sql (no inspection then), from an empty database and from v1.
 - Name every constraint and index. No batch rebuild where ALTER TABLE does it.

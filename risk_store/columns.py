@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from enum import IntEnum
 from typing import Any, ClassVar, TypeVar
@@ -36,15 +38,35 @@ __all__ = [
     "FreeText",
     "Int64",
     "IntCode",
+    "Unreadable",
     "UtcInstant",
     "instant_key",
+    "instant_of",
+    "is_no_canonical_instant",
     "storable_text",
     "utc_date",
+    "within",
 ]
 
 T = TypeVar("T")
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+
+
+class Unreadable:
+    """How many values have been read that could not be understood, in this process.
+
+    Reading tells nobody else: a count that has changed is cheap to see, and says that it is worth looking which rows
+    they were in.
+    """
+
+    met: ClassVar[int] = 0
+
+    @classmethod
+    def keep(cls, stored: Any) -> Any:
+        """What could not be understood, as it is stored."""
+        cls.met += 1
+        return stored
 
 
 class CheckedType(TypeDecorator[T]):
@@ -68,8 +90,16 @@ class CheckedType(TypeDecorator[T]):
         raise NotImplementedError(f"{type(self).__name__} says what it takes; got {value!r}")
 
     def read(self, stored: Any) -> Any:
-        """The Python value of what is stored; what cannot be read is returned as it is."""
+        """The Python value of what is stored; what cannot be read is counted, and returned as it is."""
         return stored
+
+    def is_readable(self, value: Any) -> bool:
+        """Whether `value`, as :meth:`read` returned it, is one of this type and not what could not be read."""
+        raise NotImplementedError(f"{type(self).__name__} says what it reads; got {value!r}")
+
+    def is_odd(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+        """A condition for SQLite: what `column` holds is not as this release would write it. NULL is never odd."""
+        raise NotImplementedError(f"{type(self).__name__} says what it writes; got {column!r}")
 
     def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002 (SQLAlchemy's signature)
         return None if value is None else self.write(value)
@@ -107,6 +137,15 @@ class Int64(CheckedType[int]):
             raise self.refuse(value, expected)
         return number
 
+    def read(self, stored: Any) -> Any:
+        return stored if type(stored) is int else Unreadable.keep(stored)
+
+    def is_readable(self, value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool)
+
+    def is_odd(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+        return sa.func.typeof(column).not_in(_literals("integer", "null"))
+
 
 class IntCode(CheckedType[IntEnum]):
     """An IntEnum stored as its integer (D2).
@@ -134,9 +173,16 @@ class IntCode(CheckedType[IntEnum]):
 
     def read(self, stored: Any) -> Any:
         try:
-            return self._members.get(stored, stored)
+            member = self._members.get(stored)
         except TypeError:  # unhashable: a list, from somebody's JSON
-            return stored
+            member = None
+        return Unreadable.keep(stored) if member is None else member
+
+    def is_readable(self, value: Any) -> bool:
+        return isinstance(value, self.enum)
+
+    def is_odd(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+        return sa.type_coerce(column, sa.Integer()).not_in(_literals(*(member.value for member in self.enum)))
 
 
 class CheckedFloat(CheckedType[float]):
@@ -169,16 +215,36 @@ class CheckedFloat(CheckedType[float]):
         return number + 0.0  # −0.0 + 0.0 is 0.0
 
     def read(self, stored: Any) -> Any:
-        try:
-            return float(stored) if isinstance(stored, (int, Decimal)) else stored
-        except (OverflowError, ValueError):  # an integer beyond float64, a signaling NaN
+        if type(stored) is float:
             return stored
+        try:
+            return float(stored) if isinstance(stored, (int, Decimal)) else Unreadable.keep(stored)
+        except (OverflowError, ValueError):  # an integer beyond float64, a signaling NaN
+            return Unreadable.keep(stored)
+
+    def is_readable(self, value: Any) -> bool:
+        return isinstance(value, float) and math.isfinite(value)
+
+    def is_odd(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+        # Text and blobs compare greater than every number.
+        number: sa.ColumnElement[Any] = sa.type_coerce(column, sa.Double())
+        lowest, highest = _literals(-sys.float_info.max, sys.float_info.max)
+        return sa.not_(number.between(lowest, highest))
 
 
 class BoundedText(CheckedType[str]):
     """Base of the two kinds of text: it says what PostgreSQL could not store."""
 
     impl = sa.Text
+
+    def read(self, stored: Any) -> Any:
+        return stored if type(stored) is str else Unreadable.keep(stored)
+
+    def is_readable(self, value: Any) -> bool:
+        return isinstance(value, str)
+
+    def is_odd(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+        return sa.func.typeof(column).not_in(_literals("text", "null"))
 
     def check(self, value: Any) -> str:
         if not isinstance(value, str):
@@ -284,17 +350,25 @@ class UtcInstant(CheckedType[datetime]):
             raise self.refuse(value, "an instant within the years 1 to 9999 UTC") from None
 
     def read(self, stored: Any) -> Any:
-        if isinstance(stored, str):
-            try:
-                stored = datetime.fromisoformat(stored)
-            except ValueError:
-                return stored
-        if isinstance(stored, datetime):
-            try:
-                return stored.replace(tzinfo=UTC) if stored.tzinfo is None else stored.astimezone(UTC)
-            except OverflowError:
-                return stored
-        return stored
+        instant = self.parse(stored)
+        return Unreadable.keep(stored) if instant is None else instant
+
+    def is_readable(self, value: Any) -> bool:
+        return isinstance(value, datetime)
+
+    def is_odd(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+        return is_no_canonical_instant(column)
+
+    @staticmethod
+    def parse(stored: Any, zone: tzinfo = UTC) -> datetime | None:
+        """The instant in UTC that a stored value means, or None. A naive one is taken to be local time in `zone`."""
+        try:
+            instant = datetime.fromisoformat(stored) if isinstance(stored, str) else stored
+            if not isinstance(instant, datetime):
+                return None
+            return (instant.replace(tzinfo=zone) if instant.tzinfo is None else instant).astimezone(UTC)
+        except (ValueError, OverflowError):
+            return None
 
     @staticmethod
     def text(instant: datetime) -> str:
@@ -330,8 +404,16 @@ class CalendarDate(CheckedType[date]):
             try:
                 return datetime.fromisoformat(stored).date()
             except ValueError:
-                return stored
-        return stored
+                return Unreadable.keep(stored)
+        return stored if isinstance(stored, date) else Unreadable.keep(stored)
+
+    def is_readable(self, value: Any) -> bool:
+        return isinstance(value, date)
+
+    def is_odd(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+        day = sa.type_coerce(column, sa.Text())
+        exists = sa.func.date(day, sa.literal_column("'+0 days'")) == day
+        return sa.not_(sa.and_(day.op("GLOB")(sa.literal_column(f"'{DAY}'")), sa.func.coalesce(exists, sa.false())))
 
 
 class utc_date(FunctionElement[date]):  # noqa: N801 (it reads as a SQL function)
@@ -356,6 +438,12 @@ def _utc_date_sqlite(element: utc_date, compiler: Any, **kw: Any) -> str:
     return f"date({compiler.process(element.clauses, **kw)})"
 
 
+# Shapes of text, for SQLite's GLOB.
+DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
+CANONICAL = DAY + " [0-9][0-9]:[0-9][0-9]:[0-9][0-9]"
+CANONICAL_WITH_FRACTION = CANONICAL + "." + "[0-9]" * 6
+
+
 class instant_key(FunctionElement[datetime]):  # noqa: N801 (it reads as a SQL function)
     """An instant column as something that compares in order of time, whatever form a v1 daemon left in it.
 
@@ -371,8 +459,6 @@ class instant_key(FunctionElement[datetime]):  # noqa: N801 (it reads as a SQL f
 
     # What cannot be read sorts behind every canonical text, and behind it only.
     UNREADABLE: ClassVar[str] = "unreadable"
-    DAY: ClassVar[str] = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
-    CANONICAL: ClassVar[str] = DAY + " [0-9][0-9]:[0-9][0-9]:[0-9][0-9]"
 
 
 @compiles(instant_key)
@@ -382,19 +468,97 @@ def _instant_key(element: instant_key, compiler: Any, **kw: Any) -> str:
 
 @compiles(instant_key, "sqlite")
 def _instant_key_sqlite(element: instant_key, compiler: Any, **kw: Any) -> str:
-    column = compiler.process(element.clauses, **kw)
+    return _key_on_sqlite(compiler.process(element.clauses, **kw))
+
+
+def _key_on_sqlite(column: str) -> str:
     day, second = f"substr({column}, 1, 10)", f"substr({column}, 1, 19)"
     # SQLite's date functions read more than instants ('now', '12:00', Julian days) and take 30 February and 24:00 for
     # days that they are not; '+0 days' makes them count the days, so that only what exists comes back unchanged. They
     # and GLOB see no further than a NUL.
     return f"""CASE WHEN {column} IS NULL THEN NULL
     WHEN typeof({column}) <> 'text' OR substr({column}, 1, 4) = '0000' OR instr({column}, char(0))
-        THEN '{element.UNREADABLE}'
-    WHEN {column} GLOB '{element.CANONICAL}' AND datetime({column}, '+0 days') = {column} THEN {column}
-    WHEN {column} GLOB '{element.CANONICAL}.[0-9]*' AND substr({column}, 21) NOT GLOB '*[^0-9]*'
+        THEN '{instant_key.UNREADABLE}'
+    WHEN {column} GLOB '{CANONICAL}' AND datetime({column}, '+0 days') = {column} THEN {column}
+    WHEN {column} GLOB '{CANONICAL}.[0-9]*' AND substr({column}, 21) NOT GLOB '*[^0-9]*'
         AND datetime({second}, '+0 days') = {second} THEN replace(substr({column} || '00000', 1, 26), '.000000', '')
-    WHEN ({column} GLOB '{element.DAY}?[0-9][0-9]:[0-9][0-9]*' OR {column} GLOB '{element.DAY}')
+    WHEN ({column} GLOB '{DAY}?[0-9][0-9]:[0-9][0-9]*' OR {column} GLOB '{DAY}')
         AND substr({column}, 12) NOT GLOB '*[^0-9:.Z+-]*' AND substr({column}, 12, 2) < '24'
         AND date({day}, '+0 days') = {day}
-        THEN coalesce(replace(strftime('%Y-%m-%d %H:%M:%f000', {column}), '.000000', ''), '{element.UNREADABLE}')
-    ELSE '{element.UNREADABLE}' END"""
+        THEN coalesce(replace(strftime('%Y-%m-%d %H:%M:%f000', {column}), '.000000', ''), '{instant_key.UNREADABLE}')
+    ELSE '{instant_key.UNREADABLE}' END"""
+
+
+class is_no_canonical_instant(FunctionElement[bool]):  # noqa: N801 (it reads as a SQL function)
+    """Whether an instant column holds anything but NULL and the canonical text. For SQLite only."""
+
+    type = sa.Boolean()
+    inherit_cache = True
+    name = "is_no_canonical_instant"
+
+
+@compiles(is_no_canonical_instant, "sqlite")
+def _is_no_canonical_instant(element: is_no_canonical_instant, compiler: Any, **kw: Any) -> str:
+    column = compiler.process(element.clauses, **kw)
+    second = f"substr({column}, 1, 19)"
+    # The length in bytes, since GLOB and length() see no further than a NUL.
+    return f"""({column} IS NOT NULL AND NOT (typeof({column}) = 'text' AND (
+        {column} GLOB '{CANONICAL}' AND length(CAST({column} AS BLOB)) = 19
+        OR {column} GLOB '{CANONICAL_WITH_FRACTION}' AND length(CAST({column} AS BLOB)) = 26
+            AND substr({column}, 21) <> '000000')
+        AND substr({column}, 1, 4) <> '0000' AND coalesce(datetime({second}, '+0 days') = {second}, 0)))"""
+
+
+class instant_of(FunctionElement[datetime]):  # noqa: N801 (it reads as a SQL function)
+    """An instant column to compare with instants, for rows by the million: NULL where it cannot be read.
+
+    On SQLite what has the shape of canonical text is taken as it is (0.15 µs), and only the rest by way of
+    :class:`instant_key` (1.2 µs). On PostgreSQL it is the column.
+    """
+
+    type = UtcInstant()
+    inherit_cache = True
+    name = "instant_of"
+
+
+@compiles(instant_of)
+def _instant_of(element: instant_of, compiler: Any, **kw: Any) -> str:
+    return str(compiler.process(element.clauses, **kw))
+
+
+@compiles(instant_of, "sqlite")
+def _instant_of_sqlite(element: instant_of, compiler: Any, **kw: Any) -> str:
+    column = compiler.process(element.clauses, **kw)
+    return f"""CASE WHEN {column} GLOB '????-??-?? ??:??:??' OR {column} GLOB '????-??-?? ??:??:??.??????' THEN {column}
+    ELSE nullif({_key_on_sqlite(column)}, '{instant_key.UNREADABLE}') END"""
+
+
+def within(
+    column: sa.ColumnElement[Any], since: datetime | None = None, until: datetime | None = None
+) -> list[sa.ColumnElement[bool]]:
+    """Conditions: the instant in `column` is at or after `since` and before `until`. What cannot be read is nowhere.
+
+    Whatever form a v1 daemon left in it: an offset moves the text of an instant by less than a day, so the index on the
+    column serves bounds that are two days wider, and within them the instants are compared.
+
+    >>> [str(condition) for condition in within(sa.column("timestamp", UtcInstant()))]
+    []
+    """
+    conditions: list[sa.ColumnElement[bool]] = []
+    if since is not None:
+        with suppress(OverflowError):
+            conditions.append(column >= since - _TEXT_MAY_BE_OFF)
+        conditions.append(instant_of(column) >= since)
+    if until is not None:
+        with suppress(OverflowError):
+            conditions.append(column < until + _TEXT_MAY_BE_OFF)
+        conditions.append(instant_of(column) < until)
+    return conditions
+
+
+_TEXT_MAY_BE_OFF = timedelta(days=2)
+
+
+def _literals(*values: object) -> list[sa.ColumnElement[Any]]:
+    """Values written into the SQL: what they are never changes, and the planner sees them."""
+    return [sa.literal_column(f"'{value}'" if isinstance(value, str) else repr(value)) for value in values]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
@@ -37,6 +37,7 @@ __all__ = [
     "parse_url",
     "set_wal",
     "translated",
+    "url_of",
 ]
 
 logger = logging.getLogger("risk_store.engines")
@@ -125,6 +126,16 @@ def database_file(url: URL) -> Path | None:
     return Path(url.database).absolute()
 
 
+def url_of(database: str | URL | sa.Engine) -> URL:
+    """The URL of `database`, checked; of an engine of :func:`open_engine`, the one it was made from."""
+    if not isinstance(database, sa.Engine):
+        return parse_url(database)
+    url = database.url
+    if url.get_backend_name() == "sqlite" and (url.database or "").startswith("file:") and "uri" in url.query:
+        return URL.create("sqlite", database=unquote(urlsplit(str(url.database)).path))
+    return url
+
+
 def open_engine(url: URL, purpose: Purpose, *, pool_size: int = 5) -> sa.Engine:
     """An engine on `url`. Nothing is opened yet, and only ``migrate`` will ever create a file."""
     if url.get_backend_name() == "sqlite":
@@ -153,6 +164,8 @@ def _open_sqlite(url: URL, purpose: Purpose, pool_size: int) -> sa.Engine:
         # The driver's own BEGIN comes late (after a SELECT: lost updates) and never before DDL (half migrations that
         # block every retry). From here on only `begin` below starts a transaction.
         raw.isolation_level = None
+        # v1 files hold text that is no UTF-8: it comes as it is, its bytes as lone surrogates, and hides no other row.
+        raw.text_factory = _decoded
         # The adopted file's triggers and views run in this process: not with functions that could do harm.
         raw.execute("PRAGMA trusted_schema = OFF")
         if purpose in ("read", "look"):
@@ -162,6 +175,8 @@ def _open_sqlite(url: URL, purpose: Purpose, pool_size: int) -> sa.Engine:
             # keys on silently deletes its children.
             raw.execute("PRAGMA foreign_keys = OFF")
             raw.execute("PRAGMA synchronous = FULL")
+            # One transaction over a whole file: with the default of 2 MB pages go to and fro between memory and disk.
+            raw.execute("PRAGMA cache_size = -65536")
         else:
             raw.execute("PRAGMA foreign_keys = ON")
             # FULL: a commit that returned survives a power cut. NORMAL lost acknowledged commits (reliability.md 3.2).
@@ -177,6 +192,10 @@ def _open_sqlite(url: URL, purpose: Purpose, pool_size: int) -> sa.Engine:
         connection.exec_driver_sql(f"BEGIN {kind}")
 
     return engine
+
+
+def _decoded(stored: bytes) -> str:
+    return stored.decode("utf-8", "surrogateescape")
 
 
 def mode_to_look(file: Path) -> str:
@@ -276,21 +295,22 @@ def translated(url: URL) -> Iterator[None]:
     """
     try:
         yield
-    except exc.DBAPIError as error:
-        kind = _classify(error)
+    except (exc.DBAPIError, sqlite3.Error) as error:
+        orig = error if isinstance(error, sqlite3.Error) else error.orig
+        kind = _classify(error, orig)
         if kind is None:
             raise
-        first_line = str(error.orig).strip().partition("\n")[0]
+        first_line = str(orig).strip().partition("\n")[0]
         meaning = (kind.__doc__ or "").strip()
         raise kind(f"{display_url(url)}: {_scrubbed(first_line, url)}. {meaning}") from error
 
 
-def _classify(error: exc.DBAPIError) -> type[RiskStoreError] | None:
-    name = getattr(error.orig, "sqlite_errorname", None)
+def _classify(error: Exception, orig: BaseException | None) -> type[RiskStoreError] | None:
+    name = getattr(orig, "sqlite_errorname", None)
     if name is not None:
         # Extended codes (SQLITE_READONLY_DIRECTORY, SQLITE_IOERR_WRITE) begin with their primary one.
         return _SQLITE_ERRORS.get("_".join(name.split("_")[:2]))
-    state = getattr(error.orig, "sqlstate", None)
+    state = getattr(orig, "sqlstate", None)
     if state is not None:
         return _POSTGRESQL_ERRORS.get(state) or (StoreUnavailable if state.startswith(("08", "28", "3D")) else None)
     # No SQLSTATE: the server never answered.

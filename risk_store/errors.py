@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DontWrapMixin
@@ -14,6 +15,7 @@ __all__ = [
     "EnforcementNotRecorded",
     "InvalidGatewayEvent",
     "InvalidValue",
+    "LegacyContradiction",
     "NestedTransaction",
     "RiskStoreError",
     "SchemaMismatch",
@@ -77,6 +79,19 @@ class SchemaMismatch(RiskStoreError):
     def __init__(self, status: SchemaStatus) -> None:
         super().__init__(status.message)
         self.status = status
+
+
+class LegacyContradiction(RiskStoreError):
+    """Rows of a v1 database contradict what was said of it. Nothing was changed.
+
+    ``examples`` are the first few of the rows, ``commands`` the commands that go on, each with what it means.
+    """
+
+    def __init__(self, what: str, examples: Sequence[str], commands: Sequence[str]) -> None:
+        lines = [f"{what}. Nothing was changed. The first:", *(f"  {example}" for example in examples)]
+        super().__init__("\n".join([*lines, "Say which it is:", *(f"  {command}" for command in commands)]))
+        self.examples = tuple(examples)
+        self.commands = tuple(commands)
 
 
 class StoreUnavailable(RiskStoreError):

@@ -33,7 +33,7 @@ from risk_store.codes import OrderSide, OrderState, OrderType, PositionType
 from risk_store.errors import InvalidGatewayEvent
 from risk_store.events import AccountUpdate, OrderUpdate, PositionUpdate, TradeUpdate, Update
 
-__all__ = ["parse"]
+__all__ = ["ORDER_STATUSES", "ORDER_TYPES", "parse"]
 
 # What wraps an event is one or two levels deep. The limit keeps a hostile payload from exhausting the stack.
 _MAX_DEPTH = 32
@@ -237,7 +237,7 @@ def _name(value: object) -> str:
     return name
 
 
-_ORDER_TYPES = {
+ORDER_TYPES = {
     1: OrderType.LIMIT,
     2: OrderType.MARKET,
     3: OrderType.STOP_LIMIT,
@@ -247,7 +247,7 @@ _ORDER_TYPES = {
     7: OrderType.LIMIT,  # JoinAsk
 }
 _ORDER_SIDES = {0: OrderSide.BUY, 1: OrderSide.SELL}
-_ORDER_STATUSES = {
+ORDER_STATUSES = {
     1: OrderState.ACTIVE,
     2: OrderState.FILLED,
     3: OrderState.CANCELED,
@@ -274,7 +274,7 @@ _OrderType = Annotated[
     OrderType,
     _wire(
         "an order type: 1 Limit, 2 Market, 3 StopLimit, 4 Stop, 5 TrailingStop, 6 JoinBid, 7 JoinAsk",
-        lambda value: _ORDER_TYPES[_whole(value)],
+        lambda value: ORDER_TYPES[_whole(value)],
     ),
 ]
 _Side = Annotated[OrderSide, _wire("a side: 0 Bid (buy), 1 Ask (sell)", lambda value: _ORDER_SIDES[_whole(value)])]
@@ -283,7 +283,7 @@ _Status = Annotated[
     _wire(
         "an order status: 1 Open, 2 Filled, 3 Cancelled, 4 Expired, 5 Rejected, 6 Pending, 7 PendingCancellation, "
         "8 Suspended",
-        lambda value: _ORDER_STATUSES[_whole(value)],
+        lambda value: ORDER_STATUSES[_whole(value)],
     ),
 ]
 _POSITION_TYPE = "a position type: 1 Long, 2 Short, or 0 with size 0"

@@ -4,20 +4,20 @@ Kind: schema and data
 A v1 daemon may go on: yes, every addition is nullable or has a server default. Its INSERT OR REPLACE into orders
 resets the added columns of that order.
 Cost: columns are added in place without rewriting rows; five indexes are built; every log row with details is read once
-and, where they are JSON that names counts or an error, updated.
+and, where they are JSON that names counts or an error, updated. (That part is in risk_store/schema/adoption.py, which
+runs in the same transaction, since it is repeated for rows that a v1 daemon writes later.)
 
 Revision: 0003
 Revises: 0002
 """
 
-import json
-from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
 from alembic.util import CommandError
 
 from alembic import context, op
+from risk_store.v1 import outcome_of
 
 revision = "0003"
 down_revision = "0002"
@@ -96,7 +96,11 @@ LOG = sa.table(
 
 def upgrade() -> None:
     for table, columns in ADDED.items():
+        # A user of v1 may have added a column of DB-SCHEMA-003 himself. The verdict has refused one of another kind.
+        present = () if context.is_offline_mode() else {c["name"] for c in sa.inspect(op.get_bind()).get_columns(table)}
         for name, (type_, default) in columns.items():
+            if name in present:
+                continue
             op.add_column(table, sa.Column(name, type_, nullable=default is None, server_default=default))
     for name, (table, indexed, unique, predicate) in INDEXES.items():
         where = sa.text(predicate) if predicate else None
@@ -116,52 +120,6 @@ def upgrade() -> None:
         sa.Column("process_started", sa.Text()),
         sa.PrimaryKeyConstraint("account_id", "enforcement_id", name="pk_enforcement_in_flight"),
     )
-    if not context.is_offline_mode():  # an offline script is for an empty database: it has no old rows
-        _copy_outcomes_from_details()
-
-
-def _copy_outcomes_from_details() -> None:
-    """v1 kept counts and errors inside `details`; the new columns get them, `details` itself stays."""
-    update = LOG.update().where(LOG.c.id == sa.bindparam("row"))
-    for rows in _details_in_batches():
-        for row, outcome in rows:
-            op.get_bind().execute(update.values(**outcome), {"row": row})
-
-
-def _details_in_batches() -> Iterator[list[tuple[int, dict[str, Any]]]]:
-    last = None
-    select = sa.select(LOG.c.id, LOG.c.details).where(LOG.c.details.is_not(None)).order_by(LOG.c.id).limit(BATCH)
-    while True:
-        page = select if last is None else select.where(LOG.c.id > last)
-        rows = op.get_bind().execute(page).all()
-        if not rows:
-            return
-        last = rows[-1].id
-        yield [(row.id, outcome) for row in rows if (outcome := _outcome(row.details))]
-
-
-def _outcome(details: Any) -> dict[str, Any]:
-    """What v1's `details` say of the outcome; empty for text that is not a JSON object."""
-    try:
-        facts = json.loads(details) if isinstance(details, str) else None
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(facts, dict):
-        return {}
-    found = {
-        "positions_closed": facts.get("positions_closed"),
-        # v1 used both spellings; the specification's is the one with a single l.
-        "orders_canceled": next((facts[n] for n in ("orders_canceled", "orders_cancelled") if facts.get(n)), None),
-    }
-    outcome: dict[str, Any] = {
-        name: value
-        for name, value in found.items()
-        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
-    }
-    if isinstance(error := facts.get("error"), str) and error:
-        # JSON can spell what PostgreSQL cannot store: the same visible escapes as for new rows.
-        outcome["error_message"] = error.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
-    return outcome
 
 
 def downgrade() -> None:
@@ -202,7 +160,7 @@ def _outcomes_not_in_details() -> list[str]:
     filled = LOG.c.error_message.is_not(None) | (LOG.c.positions_closed != 0) | (LOG.c.orders_canceled != 0)
     rows = op.get_bind().execute(sa.select(LOG).where(filled).execution_options(yield_per=BATCH))
     for row in rows:
-        told = defaults | _outcome(row.details)
+        told = defaults | outcome_of(row.details)
         for name in counts:
             counts[name] += row._mapping[name] != told[name]
     return [f"enforcement_log.{name} ({count} rows)" for name, count in counts.items() if count]

@@ -17,7 +17,7 @@ from typing import Literal
 import sqlalchemy as sa
 
 from risk_store.alerts import Thresholds
-from risk_store.columns import utc_date
+from risk_store.columns import INT64_MAX, INT64_MIN, instant_of, utc_date, within
 from risk_store.errors import InvalidValue
 from risk_store.models import EnforcementLog
 from risk_store.models.base import utc_now
@@ -27,7 +27,8 @@ from risk_store.statements import arguments
 __all__ = ["alert_counts", "daily_trend", "log_filters", "slow_enforcements", "time_by_rule"]
 
 LOG = EnforcementLog.__table__.c
-TIMED = LOG.execution_time_ms.is_not(None)
+# A number of 64 bits: a text, a blob or an infinity, which SQLite may hold in its place, compares greater.
+TIMED = LOG.execution_time_ms.between(sa.literal_column(str(INT64_MIN)), sa.literal_column(str(INT64_MAX)))
 SUCCEEDED = LOG.success == sa.true()
 
 OUTCOMES = {"success": (TIMED, SUCCEEDED), "all": (TIMED,)}
@@ -41,19 +42,18 @@ def log_filters(
 ) -> list[sa.ColumnElement[bool]]:
     """The conditions on a log row that were asked for.
 
-    Times compare as they are stored, by the index on timestamp. A v1 daemon's row in another form than the canonical
-    one may fall on the wrong side of a bound until ``risk-store upgrade`` has made it canonical.
+    Times compare as instants, in whatever form a v1 daemon wrote them. What cannot be read is neither before nor after.
     """
     conditions: list[sa.ColumnElement[bool]] = []
     if account_id is not None:
         conditions.append(LOG.account_id == arguments.account(account_id))
     if rule_id is not None:
         conditions.append(LOG.rule_id == arguments.text("rule_id", rule_id))
-    if since is not None:
-        conditions.append(LOG.timestamp >= arguments.instant("since", since))
-    if until is not None:
-        conditions.append(LOG.timestamp < arguments.instant("until", until))
-    return conditions
+    return conditions + within(
+        LOG.timestamp,
+        None if since is None else arguments.instant("since", since),
+        None if until is None else arguments.instant("until", until),
+    )
 
 
 def time_by_rule(
@@ -135,7 +135,7 @@ def slow_enforcements(
     orders_canceled) and id. For the next page, `after` is ``(execution_time_ms, id)`` of the last row seen.
     """
     arguments.whole("threshold_ms", threshold_ms, 0)
-    conditions = [LOG.execution_time_ms > threshold_ms, *log_filters(account_id, rule_id, since, until)]
+    conditions = [LOG.execution_time_ms > threshold_ms, TIMED, *log_filters(account_id, rule_id, since, until)]
     if threshold_ms >= SLOW_INDEX_ABOVE_MS:
         # Says nothing new, but says it in the words of ix_enforcement_log_slow, so that the index serves it.
         conditions.append(LOG.execution_time_ms > sa.literal_column(str(SLOW_INDEX_ABOVE_MS)))
@@ -177,14 +177,14 @@ def daily_trend(
         start = now - timedelta(days=days)
     except OverflowError:
         raise InvalidValue("days", days, "a number of days that begins in the year 1 or later") from None
-    day = utc_date(LOG.timestamp).label("date")
+    day = utc_date(instant_of(LOG.timestamp)).label("date")
     return (
         sa.select(
             day,
             sa.cast(sa.func.avg(LOG.execution_time_ms), sa.Double).label("avg_time_ms"),
             sa.func.count().label("enforcement_count"),
         )
-        .where(TIMED, SUCCEEDED, LOG.timestamp >= start, *log_filters(account_id, rule_id, since, until))
+        .where(TIMED, SUCCEEDED, *within(LOG.timestamp, start), *log_filters(account_id, rule_id, since, until))
         .group_by(day)
         .order_by(day.desc())
     )

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from risk_store.codes import WORKING_STATES
+from risk_store.columns import instant_of
 from risk_store.models import Order
 from risk_store.statements import arguments
 
@@ -44,13 +45,15 @@ SAVE_ORDER = {"sqlite": _save_order(sqlite.insert), "postgresql": _save_order(po
 
 
 def working_orders(account_id: int | None = None, contract_id: str | None = None) -> sa.Select[Order]:
-    """Orders the venue may still fill, oldest first. Raises InvalidValue for a bad argument.
+    """Orders the venue may still fill, oldest first, whatever form their times have; without a readable time, last.
 
-    >>> from sqlalchemy.dialects import sqlite
-    >>> print(working_orders().with_only_columns(Order.id).compile(dialect=sqlite.dialect()))
+    Raises InvalidValue for a bad argument.
+
+    >>> from sqlalchemy.dialects import postgresql
+    >>> print(working_orders().with_only_columns(Order.id).compile(dialect=postgresql.dialect()))
     SELECT orders.id
     FROM orders
-    WHERE orders.state IN (1, 2, 7, 8) ORDER BY orders.created_at, orders.id
+    WHERE orders.state IN (1, 2, 7, 8) ORDER BY orders.created_at NULLS LAST, orders.id
     """
     # Literals, as in ix_orders_working: a bound list would not let the planner use that partial index.
     statement = sa.select(Order).where(Order.state.in_([sa.literal_column(str(int(s))) for s in WORKING_STATES]))
@@ -58,4 +61,4 @@ def working_orders(account_id: int | None = None, contract_id: str | None = None
         statement = statement.where(Order.account_id == arguments.account(account_id))
     if contract_id is not None:
         statement = statement.where(Order.contract_id == arguments.text("contract_id", contract_id))
-    return statement.order_by(Order.created_at, Order.id)
+    return statement.order_by(sa.nulls_last(instant_of(Order.created_at)), Order.id)

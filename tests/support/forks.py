@@ -237,7 +237,13 @@ def _count_calls_of_sqlite(call: Callable[[], None], statement: Callable[[str], 
     class Cursor(sqlite3.Cursor):
         def execute(self, sql: str, *arguments: Any) -> Any:
             statement(sql)
+            if cramped and sql.startswith("PRAGMA cache_size"):
+                return self
             return super().execute(sql, *arguments)
+
+        def executemany(self, sql: str, *arguments: Any) -> Any:
+            statement(sql)
+            return super().executemany(sql, *arguments)
 
     class Connection(sqlite3.Connection):
         def __init__(self, *arguments: Any, **keywords: Any) -> None:
@@ -247,6 +253,9 @@ def _count_calls_of_sqlite(call: Callable[[], None], statement: Callable[[str], 
 
         def cursor(self, factory: Any = Cursor) -> Any:
             return super().cursor(factory)
+
+        def execute(self, sql: str, *arguments: Any) -> Any:
+            return self.cursor().execute(sql, *arguments)  # the driver's own would not use our cursor
 
         commit = _counted(sqlite3.Connection.commit, call)
         backup = _counted(sqlite3.Connection.backup, call)

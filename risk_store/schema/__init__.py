@@ -1,0 +1,39 @@
+"""Which schema a database has, and how it gets to head.
+
+The verdict is a value (D8): taken read-only, before anything is written. The revisions themselves live in the top-level
+``alembic/`` folder (inside an installed package: ``risk_store/_alembic``).
+"""
+
+from risk_store.schema.adoption import Adoption, Finding, FindingKind, LegacyChoices, OddValue
+from risk_store.schema.copies import restore, verified_copy
+from risk_store.schema.upgrading import Upgrade, UpgradeReport, alembic_config, upgrade
+from risk_store.schema.verdict import (
+    HEAD,
+    REVISIONS,
+    VERSION_TABLE,
+    SchemaState,
+    SchemaStatus,
+    inspect_schema,
+    status,
+)
+
+__all__ = [
+    "HEAD",
+    "REVISIONS",
+    "VERSION_TABLE",
+    "Adoption",
+    "Finding",
+    "FindingKind",
+    "LegacyChoices",
+    "OddValue",
+    "SchemaState",
+    "SchemaStatus",
+    "Upgrade",
+    "UpgradeReport",
+    "alembic_config",
+    "inspect_schema",
+    "restore",
+    "status",
+    "upgrade",
+    "verified_copy",
+]

@@ -1,0 +1,420 @@
+"""Rows that a v1 daemon wrote, made canonical: the instants, the codes of orders, the outcomes inside `details`.
+
+One walk over the tables serves three ends: to say what would be done (a dry run, `risk-store check`), to find rows that
+contradict what was said of the file, and to do it. Nothing is invented: what cannot be read stays as it is, and is
+listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
+from enum import IntEnum, StrEnum
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+
+from risk_store import v1
+from risk_store.codes import OrderType
+from risk_store.columns import CheckedType, IntCode, UtcInstant
+from risk_store.errors import InvalidValue, LegacyContradiction, shown
+from risk_store.models import Base, EnforcementLog, Order
+from risk_store.schema.copies import Progress
+from risk_store.schema.verdict import VERSION_TABLE, SchemaState
+
+__all__ = ["Adoption", "Finding", "FindingKind", "LegacyChoices", "OddValue"]
+
+_WINDOW = 10_000  # rows read at once; what is kept of them is only what changes
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegacyChoices:
+    """What a v1 file does not say of itself.
+
+    Raises :class:`~risk_store.errors.InvalidValue` for a zone or a kind of codes that does not exist.
+
+    >>> LegacyChoices(timezone="America/Chicago").zone
+    zoneinfo.ZoneInfo(key='America/Chicago')
+    """
+
+    timezone: str | None = None
+    """IANA name of the zone in which the daemon wrote times without an offset; None is UTC, by default."""
+    order_codes: str | None = None
+    """Whose integers `orders.type` and `orders.state` hold: "stored" (None, by default) or "gateway"."""
+    accept_contradictions: bool = False
+    """Go on although rows contradict the choice; they are converted by it all the same."""
+    zone: tzinfo = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.order_codes not in (None, "stored", "gateway"):
+            raise InvalidValue("legacy_order_codes", self.order_codes, "stored or gateway")
+        object.__setattr__(self, "zone", _zone(self.timezone))
+
+
+def _zone(name: str | None) -> tzinfo:
+    if name in (None, "UTC"):
+        return UTC
+    try:
+        return ZoneInfo(str(name))
+    except (KeyError, ValueError, OSError):  # not found, an absolute path, a folder
+        expected = "the IANA name of a time zone, such as America/Chicago or UTC"
+        raise InvalidValue("legacy_timezone", name, expected) from None
+
+
+class FindingKind(StrEnum):
+    """What was found in a column."""
+
+    INSTANT = "instants"
+    """In another form than the canonical UTC text; made canonical."""
+    TWICE = "ambiguous local times"
+    """Local times that the clock showed twice, at the end of daylight saving time; the first is taken."""
+    NEVER = "impossible local times"
+    """Local times that the clock skipped: they contradict the zone."""
+    ORDER_CODE = "order codes"
+    """Codes of the gateway, translated into those of the store."""
+    OUTCOME = "outcomes"
+    """Counts or an error that only `details` says; copied to their own columns."""
+    UNREADABLE = "unreadable"
+    """What this release cannot read; kept as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What was found in one column, in how many rows."""
+
+    column: str
+    """``table.column``."""
+    kind: FindingKind
+    rows: int
+    examples: tuple[str, ...]
+    """The first few: which row, what it holds, and what it becomes."""
+
+
+@dataclass(frozen=True, slots=True)
+class OddValue:
+    """One value that is not as this release would write it."""
+
+    table: str
+    row: str
+    """The row's primary key, such as ``id 17``."""
+    column: str
+    kind: FindingKind
+    stored: Any
+    becomes: Any = None
+    """What it is converted to; None where it stays."""
+
+    def __str__(self) -> str:
+        text = f"{self.row}: {shown(self.stored)}"
+        return f"{text} -> {shown(self.becomes)}" if self.becomes is not None else text
+
+
+class _Findings:
+    """Counts by column and kind, with a few examples each."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, FindingKind], int] = {}
+        self._examples: dict[tuple[str, FindingKind], list[str]] = {}
+
+    def add(self, odd: OddValue) -> None:
+        key = (f"{odd.table}.{odd.column}", odd.kind)
+        self._rows[key] = self._rows.get(key, 0) + 1
+        examples = self._examples.setdefault(key, [])
+        if len(examples) < _EXAMPLES:
+            examples.append(str(odd))
+
+    def found(self) -> tuple[Finding, ...]:
+        return tuple(
+            Finding(column=column, kind=kind, rows=rows, examples=tuple(self._examples[column, kind]))
+            for (column, kind), rows in self._rows.items()
+        )
+
+
+@dataclass(kw_only=True)
+class Adoption:
+    """The conversion of a v1 daemon's rows, within the caller's transaction.
+
+    `connection` is to a database whose verdict, before anything was done to it, was `state`.
+    """
+
+    connection: sa.Connection
+    state: SchemaState
+    choices: LegacyChoices
+    command: Callable[[str], str] = field(default=lambda options: f"risk-store upgrade … {options}")
+    """The command line that upgrades this database, with the options given: for the error that asks."""
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        # After a downgrade to v1 the version table is left, without a row: times and codes were converted before.
+        converted_before = sa.inspect(self.connection).has_table(VERSION_TABLE)
+        self._is_v1 = self.state is SchemaState.LEGACY_V1 and not converted_before
+        self._is_sqlite = self.connection.dialect.name == "sqlite"
+
+    @property
+    def notes(self) -> list[str]:
+        """What was said of the file and does not apply to it."""
+        if self._is_v1 or self.state is SchemaState.EMPTY:
+            return []
+        notes = []
+        if self.choices.order_codes == "gateway":
+            notes.append("legacy_order_codes: not applied, the orders were adopted before and hold stored codes")
+        if self.choices.timezone is not None:
+            notes.append("legacy_timezone: canonical times have been UTC since adoption; applied to other forms only")
+        return notes
+
+    def refuse_contradictions(self) -> None:
+        """Raises LegacyContradiction if rows contradict the choices, unless that was accepted. Writes nothing."""
+        if not self._is_v1 or self.choices.accept_contradictions:
+            return
+        chosen = self.choices.order_codes or "stored"
+        other = "gateway" if chosen == "stored" else "stored"
+        rows, examples = self._contradicting(chosen)
+        if rows:
+            counter, _ = self._contradicting(other)
+            raise LegacyContradiction(
+                f"{_counted(rows, 'order')} contradict legacy_order_codes={chosen}"
+                f"{'' if self.choices.order_codes else ', the default'}",
+                examples,
+                [
+                    self._way_out(chosen, rows, order_codes=chosen),
+                    self._way_out(other, counter, order_codes=other),
+                ],
+            )
+        if self._is_sqlite and self.choices.zone is not UTC:
+            self._refuse_impossible_times()
+
+    def _refuse_impossible_times(self) -> None:
+        impossible = [finding for finding in self.walk(write=False) if finding.kind is FindingKind.NEVER]
+        if impossible:
+            rows = sum(finding.rows for finding in impossible)
+            zone = self.choices.timezone
+            raise LegacyContradiction(
+                f"{_counted(rows, 'time')} contradict legacy_timezone={zone}: its clocks skipped them",
+                [f"{finding.column}, {example}" for finding in impossible for example in finding.examples],
+                [self._way_out(str(zone), rows, timezone=str(zone)), self._way_out("UTC", 0, timezone="UTC")],
+            )
+
+    def _way_out(self, choice: str, contradicting: int, **options: str) -> str:
+        """One command that goes on, and what it means."""
+        given = {"timezone": self.choices.timezone, "order_codes": self.choices.order_codes} | options
+        words = [f"--legacy-{name.replace('_', '-')} {value}" for name, value in given.items() if value]
+        words += ["--accept-contradictions"] if contradicting else []
+        means = f"{_counted(contradicting, 'row')} contradict it" if contradicting else "no row contradicts it"
+        return f"{self.command(' '.join(words))}   ({choice}: {means})"
+
+    def walk(self, *, write: bool) -> tuple[Finding, ...]:
+        """Goes over all rows and says what is odd; with `write`, makes canonical what can be."""
+        findings = _Findings()
+        for odd in self.odd_values(write=write):
+            findings.add(odd)
+        return findings.found()
+
+    def odd_values(self, *, write: bool = False) -> Iterator[OddValue]:
+        """Every value that is not as this release would write it, table by table in the order of their keys."""
+        present = set(sa.inspect(self.connection).get_table_names())
+        for table in Base.metadata.sorted_tables:
+            if table.name in present:
+                yield from _Walk(self, table, write=write).run()
+        if self._is_v1 and self.choices.order_codes == "gateway":
+            yield from self._translated_codes(write=write)
+
+    def zone_of(self, stored: object) -> tzinfo:
+        """In which zone a time without an offset was written. Once adopted, canonical text is UTC."""
+        is_canonical = not self._is_v1 and isinstance(stored, str) and stored[10:11] == " " and len(stored) in (19, 26)
+        return UTC if is_canonical else self.choices.zone
+
+    @property
+    def every_instant(self) -> bool:
+        """Whether canonical text has to be converted too."""
+        return self._is_v1 and self.choices.zone is not UTC
+
+    def known_codes(self, column: sa.Column[Any]) -> Mapping[int, IntEnum] | None:
+        """What the integers of a column of orders mean, where they are the gateway's."""
+        if not self._is_v1 or self.choices.order_codes != "gateway" or column.table is not Order.__table__:
+            return None
+        from risk_store import projectx  # pays for pydantic: only here
+
+        codes: dict[str, Mapping[int, IntEnum]] = {"type": projectx.ORDER_TYPES, "state": projectx.ORDER_STATUSES}
+        return codes.get(column.name)
+
+    # The codes of orders
+
+    def _contradicting(self, choice: str) -> tuple[int, list[str]]:
+        """Orders whose prices say that their type, read by `choice`, is another: how many, and a few of them."""
+        market, limit, stop = {
+            "stored": (OrderType.MARKET, OrderType.LIMIT, OrderType.STOP),
+            "gateway": (2, 1, 4),  # JoinBid and JoinAsk are limit orders that have no price of their own
+        }[choice]
+        orders = sa.table("orders", sa.column("id"), sa.column("type", sa.Integer()), sa.column("limit_price"))
+        type_, price = orders.c.type, orders.c.limit_price
+        wrong = sa.or_(
+            sa.and_(type_.in_([int(market), int(stop)]), price.is_not(None)),
+            sa.and_(type_ == int(limit), price.is_(None)),
+        )
+        rows: int = self.connection.execute(sa.select(sa.func.count()).select_from(orders).where(wrong)).scalar_one()
+        first = sa.select(orders).where(wrong).order_by(orders.c.id).limit(_EXAMPLES)
+        names = {int(market): "MARKET", int(limit): "LIMIT", int(stop): "STOP"}
+        return rows, [
+            f"order {row.id}: type {row.type} ({names[row.type]}) "
+            + ("without a limit price" if row.limit_price is None else f"with limit_price {row.limit_price!r}")
+            for row in self.connection.execute(first)
+        ]
+
+    def _translated_codes(self, *, write: bool) -> Iterator[OddValue]:
+        orders = sa.table("orders", *(sa.column(name, sa.Integer()) for name in ("id", "type", "state")))
+        new: dict[str, sa.ColumnElement[Any]] = {}
+        for name in ("type", "state"):
+            old = orders.c[name]
+            codes = {wire: int(code) for wire, code in (self.known_codes(Order.__table__.c[name]) or {}).items()}
+            new[name] = sa.case(codes, value=old, else_=old)
+            changing = sa.select(orders.c.id, old, new[name]).where(new[name] != old).order_by(orders.c.id)
+            for id_, stored, becomes in self.connection.execute(changing.execution_options(yield_per=_WINDOW)):
+                yield OddValue("orders", f"id {id_}", name, FindingKind.ORDER_CODE, stored, becomes)
+        if write:
+            changes = sa.or_(*(new[name] != orders.c[name] for name in new))
+            self.connection.execute(sa.update(orders).where(changes).values(**new))
+
+
+class _Walk:
+    """One table's rows, window by window of their key, and what is odd in them."""
+
+    def __init__(self, adoption: Adoption, table: sa.Table, *, write: bool) -> None:
+        self._adoption = adoption
+        self._write_too = write
+        self._connection = adoption.connection
+        present = {column["name"] for column in sa.inspect(adoption.connection).get_columns(table.name)}
+        self._columns = [column for column in table.columns if column.name in present]
+        self._raw = sa.table(table.name, *(sa.column(name) for name in present))
+        if adoption._is_sqlite:
+            name = next(name for name in ("rowid", "_rowid_", "oid") if name not in present)
+            self._key: sa.ColumnElement[Any] = sa.literal_column(name, sa.Integer())
+        else:
+            self._key = self._raw.c[next(iter(table.primary_key.columns)).name]
+        self._row_key = [column.name for column in table.primary_key.columns]
+        self._has_columns_of_outcomes = {"error_message", "positions_closed", "orders_canceled"} <= present
+        # Before revision 0003 there is nowhere to write an outcome, but it can be said what will be.
+        self._has_outcomes = table is EnforcementLog.__table__ and (self._has_columns_of_outcomes or not write)
+
+    def run(self) -> Iterator[OddValue]:
+        odd = self._odd_conditions()
+        if self._has_outcomes:
+            others = [odd["details"]] if "details" in odd else []
+            odd["details"] = sa.or_(*others, self._outcome_is_in_details())
+        if not odd:
+            return
+        chosen = [sa.case((condition, self._raw.c[name])).label(f"odd_{name}") for name, condition in odd.items()]
+        row_key = [self._raw.c[name].label(f"key_{name}") for name in self._row_key]
+        select = sa.select(self._key.label("key"), *row_key, *chosen).where(sa.or_(*odd.values()))
+        for window in self._windows():
+            changes: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+            for row in self._connection.execute(select.where(*window).order_by(self._key)):
+                values = row._mapping
+                label = ", ".join(f"{name} {values[f'key_{name}']}" for name in self._row_key)
+                for name in odd:
+                    if (stored := values[f"odd_{name}"]) is not None:
+                        for found, new in self._judged(name, label, stored):
+                            yield found
+                            if new:
+                                changes.setdefault(tuple(new), []).append({"of_row": row.key, **new})
+            if self._write_too:
+                self._write(changes)
+
+    def _windows(self) -> Iterator[list[sa.ColumnElement[bool]]]:
+        counted = self._connection.scalar(sa.select(sa.func.count()).select_from(self._raw)) or 0
+        done, after = 0, None
+        while True:
+            later: list[sa.ColumnElement[bool]] = [] if after is None else [self._key > after]
+            page = sa.select(self._key.label("key")).select_from(self._raw).where(*later).order_by(self._key)
+            keys = page.limit(_WINDOW).subquery()
+            last, rows = self._connection.execute(sa.select(sa.func.max(keys.c.key), sa.func.count())).one()
+            if not rows:
+                return
+            yield [*later, self._key <= last]
+            done, after = done + rows, last
+            if self._adoption.progress is not None:
+                self._adoption.progress(f"reading {self._raw.name}", min(done, counted), counted)
+
+    def _write(self, changes: Mapping[tuple[str, ...], list[dict[str, Any]]]) -> None:
+        for names, rows in changes.items():
+            update = sa.update(self._raw).where(self._key == sa.bindparam("of_row"))
+            self._connection.execute(update.values({name: sa.bindparam(name) for name in names}), rows)
+
+    def _odd_conditions(self) -> dict[str, sa.ColumnElement[bool]]:
+        odd: dict[str, sa.ColumnElement[bool]] = {}
+        for column in self._columns:
+            raw = self._raw.c[column.name]
+            if isinstance(column.type, UtcInstant) and self._adoption.every_instant:
+                odd[column.name] = raw.is_not(None)
+            elif (codes := self._adoption.known_codes(column)) is not None:
+                odd[column.name] = sa.type_coerce(raw, sa.Integer()).not_in(list(codes))
+            elif isinstance(column.type, IntCode):
+                odd[column.name] = column.type.is_odd(raw)
+            elif not self._adoption._is_sqlite:
+                continue  # a server has refused everything else
+            elif isinstance(column.type, CheckedType):
+                odd[column.name] = column.type.is_odd(raw)
+            elif isinstance(column.type, sa.Boolean):
+                odd[column.name] = sa.type_coerce(raw, sa.Integer()).not_in([0, 1])
+        return odd
+
+    def _outcome_is_in_details(self) -> sa.ColumnElement[bool]:
+        log = self._raw.c
+        details = sa.type_coerce(log.details, sa.Text())
+        empty: list[sa.ColumnElement[bool]] = []
+        if self._has_columns_of_outcomes:
+            counts = (sa.type_coerce(log[name], sa.Integer()) == 0 for name in ("positions_closed", "orders_canceled"))
+            empty = [log.enforcement_id.is_(None), log.error_message.is_(None), *counts]
+        return sa.and_(
+            *empty,
+            # What cannot name an outcome need not be parsed. (A backslash may spell a key's letters.)
+            sa.or_(
+                *(
+                    details.contains(text, autoescape=True)
+                    for text in ('"positions_closed"', '"orders_cancel', '"error"', "\\u")
+                )
+            ),
+        )
+
+    def _judged(self, name: str, row: str, stored: Any) -> Iterator[tuple[OddValue, dict[str, Any]]]:
+        """What an odd value is, and what is to be written for it."""
+        table, column = self._raw.name, Base.metadata.tables[self._raw.name].columns[name]
+        if name == "details" and self._has_outcomes and isinstance(stored, str):
+            if outcome := v1.outcome_of(stored):
+                yield OddValue(table, row, name, FindingKind.OUTCOME, stored, outcome), outcome
+            return
+        if isinstance(column.type, UtcInstant):
+            yield from self._judged_instant(name, row, stored)
+            return
+        readable = isinstance(column.type, CheckedType) and column.type.is_readable(column.type.read(stored))
+        if not readable or self._adoption.known_codes(column) is not None:
+            yield OddValue(table, row, name, FindingKind.UNREADABLE, stored), {}
+
+    def _judged_instant(self, name: str, row: str, stored: Any) -> Iterator[tuple[OddValue, dict[str, Any]]]:
+        table = self._raw.name
+        zone = self._adoption.zone_of(stored)
+        instant = UtcInstant.parse(stored, zone)
+        if instant is None:
+            yield OddValue(table, row, name, FindingKind.UNREADABLE, stored), {}
+            return
+        text = UtcInstant.text(instant)
+        if text != stored:
+            yield OddValue(table, row, name, FindingKind.INSTANT, stored, text), {name: text}
+        if zone is not UTC and (doubt := _doubt(stored, zone)) is not None:
+            yield OddValue(table, row, name, doubt, stored, text), {}
+
+
+def _doubt(stored: str, zone: tzinfo) -> FindingKind | None:
+    """Whether a time without an offset was shown by the zone's clocks twice, or never."""
+    local = datetime.fromisoformat(stored)
+    if local.tzinfo is not None:
+        return None
+    first, second = (local.replace(tzinfo=zone, fold=fold).utcoffset() for fold in (0, 1))
+    if first == second or first is None or second is None:
+        return None
+    return FindingKind.TWICE if first > second else FindingKind.NEVER
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"

@@ -1,0 +1,195 @@
+"""Verified copies of an SQLite file, and the way back to one.
+
+By SQLite's own backup, never as a plain file: what is still in the write-ahead log would be left out, and a left-over
+log would be applied to the file that was put in its place.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from itertools import count
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+
+from risk_store.engines import BUSY_TIMEOUT_S, database_file, display_url, mode_to_look, parse_url, translated
+from risk_store.errors import (
+    InvalidValue,
+    RiskStoreError,
+    SchemaMismatch,
+    StoreBusy,
+    StoreReadOnly,
+    StoreUnavailable,
+)
+from risk_store.models import Base
+from risk_store.schema.verdict import SchemaState, status
+
+__all__ = ["Progress", "check_sound", "check_writable", "restore", "row_counts", "verified_copy"]
+
+Progress = Callable[[str, int, int], None]
+"""Told of what is being done: what, how much of it is done, and how much there is (pages, rows)."""
+
+_PAGES_AT_ONCE = 4096  # between two words of progress
+
+
+def check_writable(file: Path) -> None:
+    """Raises StoreReadOnly unless this process may write `file`, and somebody may: root is stopped by no mode."""
+    if not os.access(file, os.W_OK) or not file.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
+        raise StoreReadOnly(f"{file} is read-only. Nothing was changed. To upgrade it: chmod u+w {file}")
+    if not os.access(file.parent, os.W_OK):
+        raise StoreReadOnly(f"{file.parent} is read-only, and SQLite needs a journal beside {file.name}")
+
+
+def verified_copy(file: Path, name: str, progress: Progress | None = None) -> Path:
+    """A copy of a live SQLite file beside it, checked; named ``<file>.<name>.bak``, or the first free name after it.
+
+    Its own `quick_check` and the same rows in every table; the caller has checked the file. It is made under another name and gets its own
+    when it is whole, so that a kill leaves nothing that looks like a copy.
+    """
+    wanted = file.with_name(f"{file.name}.{name}.bak")
+    descriptor, draft_name = tempfile.mkstemp(prefix=f"{wanted.name}.", suffix=".part", dir=file.parent)
+    os.close(descriptor)
+    draft = Path(draft_name)
+    try:
+        draft.chmod(stat.S_IMODE(file.stat().st_mode))  # as private as the original
+        with _connected(file, mode_to_look(file)) as source, _connected(draft, "rw") as target:
+            source.execute("BEGIN")  # one snapshot for the counts and the copy, whatever a daemon writes meanwhile
+            _backup(source, target, f"copying {file.name}", progress)
+            target.execute("PRAGMA journal_mode = DELETE")  # one file, nothing beside it
+            _check_sound(target, draft)
+            if _row_counts(target) != _row_counts(source):
+                raise RiskStoreError(f"the copy of {file} does not hold its rows. Nothing was changed.")
+        return _named(draft, wanted)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def restore(
+    database: str | URL, copy: str | Path, *, backup: bool = True, progress: Progress | None = None
+) -> Path | None:
+    """Puts the content of `copy`, a verified copy that an upgrade left, back into the SQLite file of `database`.
+
+    What the file holds now is copied beside it first, and that copy's path returned, unless `backup` is False. It is
+    one transaction: killed at any moment the file has its old content or all of the copy's, and so see it programs that
+    have it open. Raises InvalidValue, SchemaMismatch for a copy that is no database of ours, StoreBusy, StoreFull,
+    StoreReadOnly, StoreUnavailable.
+
+    >>> from risk_store.schema import upgrade
+    >>> file = getfixture("tmp_path") / "risk.db"
+    >>> _ = upgrade(f"sqlite:///{file}")
+    >>> copy = verified_copy(file, "mine")
+    >>> restore(f"sqlite:///{file}", copy).name
+    'risk.db.0003.bak'
+    """
+    url = parse_url(database)
+    file = database_file(url)
+    if file is None:
+        raise InvalidValue("url", display_url(url), "the URL of an SQLite file: a server has its own backups")
+    source_file = Path(copy).absolute()
+    if source_file == file or (file.exists() and source_file.exists() and source_file.samefile(file)):
+        raise InvalidValue("copy", str(copy), "another file than the one that is to be restored")
+    source_url = URL.create("sqlite", database=str(source_file))
+    found = status(source_url)
+    if not found.upgradable or found.state is SchemaState.EMPTY:
+        raise SchemaMismatch(found)
+    kept = None
+    with translated(url):
+        if file.exists():
+            check_writable(file)
+            if backup:
+                kept = _kept(url, file, progress)
+        with _connected(source_file, mode_to_look(source_file)) as source, _connected(file, "rwc") as target:
+            _check_sound(source, source_file)
+            source.execute("BEGIN")
+            _backup(source, target, f"restoring {file.name}", progress)
+            _check_sound(target, file)
+    return kept
+
+
+def _kept(url: URL, file: Path, progress: Progress | None) -> Path:
+    try:
+        with _connected(file, mode_to_look(file)) as present:
+            _check_sound(present, file)
+        return verified_copy(file, status(url).found or "v1", progress)
+    except StoreUnavailable as error:
+        raise StoreUnavailable(f"{error} It can't be copied first: --no-backup restores over it.") from error
+
+
+def row_counts(connection: sa.Connection) -> dict[str, int]:
+    """Rows in every table of the file; on a server, in ours."""
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    tables = sorted(sa.inspect(connection).get_table_names())
+    if connection.dialect.name != "sqlite":
+        tables = [table for table in tables if table in Base.metadata.tables]
+    return {
+        table: int(connection.exec_driver_sql(f"SELECT count(*) FROM {quote(table)}").scalar_one())  # noqa: S608 (quoted)
+        for table in tables
+    }
+
+
+def check_sound(connection: sa.Connection, file: Path) -> None:
+    """Raises StoreUnavailable if SQLite finds the file damaged, as this connection's transaction sees it."""
+    result = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+    if result != "ok":
+        raise _damaged(file, result)
+
+
+@contextmanager
+def _connected(file: Path, mode: str) -> Iterator[sqlite3.Connection]:
+    connect = sqlite3.connect(f"{file.as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=BUSY_TIMEOUT_S)
+    with closing(connect) as connection:
+        yield connection
+
+
+def _backup(source: sqlite3.Connection, target: sqlite3.Connection, what: str, progress: Progress | None) -> None:
+    def tell(code: int, remaining: int, total: int) -> None:
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            # After the busy timeout; the driver itself would try again for ever.
+            raise StoreBusy(
+                f"{what}: another program holds the file. Stop it, and run this again. Nothing was changed."
+            )
+        if progress is not None:
+            progress(what, total - remaining, total)
+
+    source.backup(target, pages=_PAGES_AT_ONCE, progress=tell)
+
+
+def _row_counts(connection: sqlite3.Connection) -> dict[str, int]:
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
+    quoted = {name: '"' + name.replace('"', '""') + '"' for (name,) in tables}
+    return {
+        name: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 (quoted)
+        for name, table in quoted.items()
+    }
+
+
+def _check_sound(connection: sqlite3.Connection, file: Path) -> None:
+    result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if result != "ok":
+        raise _damaged(file, result)
+
+
+def _damaged(file: Path, result: object) -> StoreUnavailable:
+    return StoreUnavailable(f"{file} is damaged: {result}. Restore a backup. Nothing was changed.")
+
+
+def _named(draft: Path, wanted: Path) -> Path:
+    """Give a file its name, or the first free one after it."""
+    for number in count(1):
+        copy = wanted if number == 1 else wanted.with_name(f"{wanted.name}{number}")
+        with suppress(FileExistsError):
+            try:
+                copy.hardlink_to(draft)  # takes a free name only, whoever else wants it at this moment
+            except FileExistsError:
+                raise
+            except (OSError, NotImplementedError):  # a file system without links
+                copy.touch(exist_ok=False)
+                draft.replace(copy)
+            return copy
+    raise AssertionError("there is always a free name")

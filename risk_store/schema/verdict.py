@@ -1,0 +1,272 @@
+"""Which schema a database has, as a value (D8): taken read-only, before anything is written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+
+from risk_store import v1
+from risk_store.engines import BUSY_TIMEOUT_S, database_file, display_url, open_engine, parse_url, translated, url_of
+from risk_store.errors import StoreUnavailable
+from risk_store.models import Base
+
+__all__ = [
+    "HEAD",
+    "REVISIONS",
+    "VERSION_TABLE",
+    "SchemaState",
+    "SchemaStatus",
+    "in_the_way",
+    "inspect_schema",
+    "shell_word",
+    "status",
+]
+
+VERSION_TABLE = "risk_store_version"
+"""Our own name, since databases get shared and two programs in one `alembic_version` give each other wrong advice."""
+
+REVISIONS = ("0001", "0002", "0003")
+"""All revisions this release knows, oldest first. Named here so that opening a store need not import Alembic; a test
+holds it equal to the migration scripts."""
+HEAD = REVISIONS[-1]
+
+
+class SchemaState(StrEnum):
+    """What a database's schema is, as seen by this release."""
+
+    EMPTY = "empty"
+    LEGACY_V1 = "legacy_v1"
+    BEHIND = "behind"
+    CURRENT = "current"
+    AHEAD = "ahead"
+    FOREIGN = "foreign"
+    DRIFTED = "drifted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaStatus:
+    """The verdict on one database.
+
+    >>> status = SchemaStatus(state=SchemaState.BEHIND, database="sqlite:///risk.db", found="0001", detail="")
+    >>> print(status.message)
+    sqlite:///risk.db: the schema is behind: found revision 0001, this release works with 0003.
+    Run: risk-store upgrade sqlite:///risk.db
+    """
+
+    state: SchemaState
+    database: str
+    """The URL, without secrets."""
+    found: str | None
+    """The revision found; None where there is none."""
+    expected: str = HEAD
+    detail: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the store can work with it as it is."""
+        return self.state is SchemaState.CURRENT
+
+    @property
+    def upgradable(self) -> bool:
+        """Whether `upgrade` brings it to head."""
+        return self.state in (SchemaState.EMPTY, SchemaState.LEGACY_V1, SchemaState.BEHIND, SchemaState.CURRENT)
+
+    @property
+    def command(self) -> str | None:
+        """The command that helps, if one does."""
+        if not self.upgradable or self.ok:
+            return None
+        return f"risk-store upgrade {shell_word(self.database)}"
+
+    @property
+    def message(self) -> str:
+        """What was found, what is expected, and what to run."""
+        found = f"found revision {self.found}" if self.found else "found no revision"
+        expected = f"this release works with {self.expected}"
+        text = {
+            SchemaState.EMPTY: f"no store here yet: {self.detail or 'the database has no tables'}; {expected}.",
+            SchemaState.LEGACY_V1: f"the database of a v1 daemon: {found}; {expected}.",
+            SchemaState.BEHIND: f"the schema is behind: {found}, {expected}.",
+            SchemaState.CURRENT: f"the schema is current: {found}.",
+            SchemaState.AHEAD: f"written by a newer risk_store: {found}; {expected} and knows none later. "
+            "Install the release that wrote it. Nothing was changed.",
+            SchemaState.FOREIGN: f"not a database of risk_store: {self.detail}; {expected}. Nothing was changed.",
+            SchemaState.DRIFTED: f"revision {self.found} is right, but the tables are not: {self.detail}. "
+            "Restore a backup. Nothing was changed.",
+        }[self.state]
+        lines = [f"{self.database}: {text}"]
+        if self.command:
+            lines.append(f"Run: {self.command}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return asdict(self) | {"state": self.state.value, "ok": self.ok, "command": self.command}
+
+
+def status(database: str | URL | sa.Engine, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> SchemaStatus:
+    """The verdict on a database, taken read-only: no file is made, no journal mode set, no table touched.
+
+    `database` is a URL, or the engine of an in-memory database. Raises StoreUnavailable when it cannot be opened.
+    """
+    if isinstance(database, sa.Engine):
+        with database.connect() as connection:
+            return inspect_schema(connection, url_of(database))
+    url = parse_url(database)
+    file = database_file(url)
+    if url.get_backend_name() == "sqlite" and (file is None or not file.exists()):
+        missing = f"there is no file {file}" if file else ""
+        return SchemaStatus(state=SchemaState.EMPTY, database=display_url(url), found=None, detail=missing)
+    if file is not None and not file.is_file():
+        raise StoreUnavailable(f"{display_url(url)}: {file} is not a file")
+    engine = open_engine(url, "look")
+    try:
+        with translated(url), engine.connect() as connection:
+            connection.execution_options(busy_timeout_s=busy_timeout_s)
+            return inspect_schema(connection, url)
+    except StoreUnavailable as error:
+        if getattr(getattr(error.__cause__, "orig", None), "sqlite_errorname", "") == "SQLITE_NOTADB":
+            return _foreign(url, "the file is not an SQLite database")
+        raise
+    finally:
+        engine.dispose()
+
+
+def inspect_schema(connection: sa.Connection, url: URL) -> SchemaStatus:
+    """The verdict as seen through an open connection, within its transaction."""
+    inspector = sa.inspect(connection)
+    tables = set(inspector.get_table_names())
+    if VERSION_TABLE in tables:
+        rows = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalars().all()  # noqa: S608 (constant)
+        if rows:
+            return _judge_revision(inspector, tables, url, [str(row) for row in rows])
+    return _judge_tables(inspector, tables - {VERSION_TABLE}, url)
+
+
+def _judge_revision(inspector: sa.Inspector, tables: Set[str], url: URL, found: list[str]) -> SchemaStatus:
+    name = display_url(url)
+    if len(found) > 1 or found[0] not in REVISIONS:
+        return SchemaStatus(state=SchemaState.AHEAD, database=name, found=", ".join(sorted(found)))
+    state = SchemaState.CURRENT if found[0] == HEAD else SchemaState.BEHIND
+    ours = {table.name: tuple(table.columns.keys()) for table in Base.metadata.tables.values()}
+    missing = _missing(inspector, tables, ours if state is SchemaState.CURRENT else v1.COLUMNS)
+    if missing:
+        detail = f"missing {', '.join(missing)}"
+        return SchemaStatus(state=SchemaState.DRIFTED, database=name, found=found[0], detail=detail)
+    return SchemaStatus(state=state, database=name, found=found[0])
+
+
+def _judge_tables(inspector: sa.Inspector, tables: Set[str], url: URL) -> SchemaStatus:
+    ours = tables & Base.metadata.tables.keys()
+    if not ours:
+        # On a server other applications' tables are no obstacle; an SQLite file belongs to one program.
+        if tables and url.get_backend_name() == "sqlite":
+            return _foreign(url, f"it has other tables ({_few(sorted(tables))}) and none of ours")
+        return SchemaStatus(state=SchemaState.EMPTY, database=display_url(url), found=None)
+    if missing := _missing(inspector, tables, v1.COLUMNS):
+        wrong = f"it has {_few(sorted(ours))} but no {VERSION_TABLE}, and is not v1: missing {_few(missing)}"
+    elif later := sorted(ours - v1.COLUMNS.keys()):
+        wrong = f"it has {_few(later)}, which v1 had not, but no {VERSION_TABLE}"
+    elif strange := _triggers_and_views(inspector):
+        # They would run inside our statements, and v1 had none: whoever wrote them meant something by them.
+        drops = "; ".join(f"DROP {thing.upper()}" for thing in strange[:5])
+        wrong = f"it is v1, but has a {_few(strange)}, which v1 had not. Keep their SQL and drop them: {drops}"
+    elif wrong := in_the_way(inspector, tables):
+        wrong = f"it is v1, but {wrong}"
+    if wrong:
+        return _foreign(url, wrong)
+    return SchemaStatus(state=SchemaState.LEGACY_V1, database=display_url(url), found=None)
+
+
+def _missing(inspector: sa.Inspector, tables: Set[str], needed: Mapping[str, Sequence[str]]) -> list[str]:
+    missing = [table for table in needed if table not in tables]
+    for table in needed.keys() & tables:
+        columns = {column["name"] for column in inspector.get_columns(table)}
+        missing += [f"{table}.{column}" for column in needed[table] if column not in columns]
+    return sorted(missing)
+
+
+_TRIGGERS_AND_VIEWS = {
+    "sqlite": "SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view') ORDER BY 1, 2",
+    # Of the triggers and views in a server's schema only those on our tables are our business.
+    "postgresql": """
+        SELECT 'trigger', tgname || ' ON ' || relname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
+        WHERE NOT tgisinternal AND relname IN ({tables}) AND relnamespace = current_schema()::regnamespace
+        UNION
+        SELECT 'view', view.relname FROM pg_depend
+        JOIN pg_rewrite ON pg_rewrite.oid = objid AND classid = 'pg_rewrite'::regclass
+        JOIN pg_class view ON view.oid = ev_class
+        JOIN pg_class used ON used.oid = refobjid AND refclassid = 'pg_class'::regclass
+        WHERE used.relname IN ({tables}) AND used.relnamespace = current_schema()::regnamespace AND view.oid <> used.oid
+        ORDER BY 1, 2""",
+}
+
+
+def _triggers_and_views(inspector: sa.Inspector) -> list[str]:
+    tables = ", ".join(f"'{table}'" for table in v1.COLUMNS)
+    with inspector._operation_context() as connection:
+        rows = connection.exec_driver_sql(_TRIGGERS_AND_VIEWS[connection.dialect.name].format(tables=tables)).all()
+    return [f"{kind} {name}" for kind, name in rows]
+
+
+def in_the_way(inspector: sa.Inspector, tables: Set[str]) -> str:
+    """What a user has added to a v1 database by himself that a later revision is going to add in another form.
+
+    A column of the same kind is taken as it is. Empty where nothing is in the way.
+    """
+    dialect = inspector.dialect
+    for table in Base.metadata.sorted_tables:
+        if table.name not in v1.COLUMNS:
+            continue
+        added = {column.name: column for column in table.columns if column.name not in _SINCE_V1[table.name]}
+        for found in inspector.get_columns(table.name):
+            ours = added.get(found["name"])
+            if ours is None:
+                continue
+            kind = ours.type.dialect_impl(dialect)
+            declared = f"{ours.type.compile(dialect)}{'' if ours.nullable else ' NOT NULL'}"
+            same_kind = found["type"]._type_affinity is kind._type_affinity
+            if ours.name in _KEYS or not same_kind or bool(found["nullable"]) is not bool(ours.nullable):
+                return (
+                    f"{table.name}.{ours.name} is there already, and risk_store's own is another ({declared}). "
+                    f"Rename it: ALTER TABLE {table.name} RENAME COLUMN {ours.name} TO {ours.name}_v1"
+                )
+    return _index_in_the_way(inspector, tables)
+
+
+def _index_in_the_way(inspector: sa.Inspector, tables: Set[str]) -> str:
+    ours = {str(index.name) for table in Base.metadata.sorted_tables for index in table.indexes}
+    ours = {name for name in ours if not name.startswith("idx_")}  # which is how v1 named its own
+    for table in sorted(tables):
+        for name in sorted(ours & {str(index["name"]) for index in inspector.get_indexes(table)}):
+            return f"{table} has an index {name}, and risk_store has one of that name. Drop it: DROP INDEX {name}"
+    return ""
+
+
+_SINCE_V1 = {table: {*columns, "execution_time_ms"} for table, columns in v1.COLUMNS.items()}
+# A column that means one row's identity can't be taken over from somebody who may have meant another.
+_KEYS = {"enforcement_id", "venue_trade_id"}
+
+
+def shell_word(text: str) -> str:
+    """`text` as one word of a command line that is to be pasted; the *** of a hidden password needs no quotes.
+
+    >>> print(shell_word("sqlite:///risk.db"), shell_word("my risk.db"))
+    sqlite:///risk.db 'my risk.db'
+    """
+    return text if re.fullmatch(r"[\w@%+=:,./*-]+", text, re.ASCII) else shlex.quote(text)
+
+
+def _foreign(url: URL, detail: str) -> SchemaStatus:
+    return SchemaStatus(state=SchemaState.FOREIGN, database=display_url(url), found=None, detail=detail)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
