@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 
 from risk_store import __version__
-from risk_store.cli import failures, render, tables
+from risk_store.cli import failures, progress, render, tables
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -26,8 +26,8 @@ __all__ = ["app", "main"]
 CHECK_CODES = {"current": 0, "empty": 10, "legacy_v1": 11, "behind": 12, "ahead": 13, "foreign": 14, "drifted": 15}
 
 _EXIT_CODES = (
-    "Exit codes: 0 ok, 1 failure, 2 usage, 3 the schema is not current, 130 interrupted; check has one for each "
-    "state: " + ", ".join(f"{state} {code}" for state, code in CHECK_CODES.items()) + "."
+    "Exit codes: 0 ok, 1 failure, 2 usage, 3 the schema is not current, 4 upgrade has a question, 130 interrupted; "
+    "check has one for each state: " + ", ".join(f"{state} {code}" for state, code in CHECK_CODES.items()) + "."
 )
 
 app = typer.Typer(
@@ -69,47 +69,130 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-@app.command(epilog="Example: risk-store upgrade sqlite:///risk.db")
+@app.command(epilog="Example: risk-store upgrade state.db --legacy-timezone America/Chicago --dry-run")
 def upgrade(
     url: Database = None,
     backup: Annotated[bool, typer.Option(help="Copy an older SQLite file beside itself first, verified.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
+    legacy_timezone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ZONE", help="Where the v1 daemon took its local times from (default: UTC).", show_default=False
+        ),
+    ] = None,
+    legacy_order_codes: Annotated[
+        Literal["stored", "gateway"] | None,
+        typer.Option(help="Whose codes the v1 orders hold (default: stored).", show_default=False),
+    ] = None,
+    accept_contradictions: Annotated[
+        bool, typer.Option("--accept-contradictions", help="Go on although rows contradict these two.")
+    ] = False,
+    json: Json = False,
 ) -> None:
-    """Bring a database to this release's schema.
+    """Bring a database to this release's schema, and a v1 daemon's rows to canonical form.
 
     Creates it where there is none. Safe to run twice, and by two at once.
     """
     from risk_store import schema
 
-    report = schema.upgrade(_database(url), backup=backup)
-    if not report.steps:
-        render.say(f"{report.before.database}: at {report.after} already, nothing to do")
+    with progress.shown() as tell:
+        report = schema.upgrade(
+            _database(url),
+            backup=backup,
+            legacy_timezone=legacy_timezone,
+            legacy_order_codes=legacy_order_codes,
+            accept_contradictions=accept_contradictions,
+            canonicalise=True,
+            dry_run=dry_run,
+            progress=tell,
+        )
+    if json:
+        render.print_json(report.to_dict())
         return
-    before = report.before.found or report.before.state.value.replace("_", " ")
-    steps = "1 step" if report.steps == 1 else f"{report.steps} steps"
-    render.say(f"{before} -> {report.after}   {steps}   {report.seconds:.1f} s")
-    if report.backup is not None:
-        render.say(f"copy of the file as it was (verified): {report.backup}")
+    for line in report.text.splitlines():
+        render.say(line)
+
+
+@app.command(epilog="Example: risk-store restore state.db state.db.v1.bak")
+def restore(
+    url: Database,
+    copy: Annotated[str, typer.Argument(metavar="COPY", help="The copy that an upgrade left beside the file.")],
+    backup: Annotated[bool, typer.Option(help="Copy what the file holds now beside it first, verified.")] = True,
+) -> None:
+    """Put a verified copy back in the place of an SQLite file.
+
+    In one transaction; programs that have the file open see it whole.
+    """
+    from risk_store import schema
+
+    database = _database(url)
+    with progress.shown() as tell:
+        kept = schema.restore(database, copy, backup=backup, progress=tell)
+    render.say(schema.status(database).message.splitlines()[0])
+    if kept is not None:
+        render.say(f"copy of what it held until now (verified): {kept}")
+
+
+@app.command(epilog="Example: risk-store copy sqlite:///risk.db postgresql+psycopg://ann@db/risk")
+def copy(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="The store to copy: a URL, or an SQLite file's path.")
+    ],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="An empty database; made if it is not there.")],
+    rejected: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write rows that the target cannot hold there.", show_default=False),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Copy a store to another database, and prove that all of it arrived.
+
+    Rows, sums and a checksum are compared before anything is committed.
+    """
+    from risk_store.copying import copy_store
+
+    with progress.shown() as tell:
+        report = copy_store(_database(source), _database(target), rejected=rejected, progress=tell)
+    if json:
+        render.print_json(report.to_dict())
+        return
+    render.print_tables([tables.copied(report)], as_json=False)
+    for left in report.left_behind:
+        render.say(f"not copied, since it is not risk_store's: {left}")
+    if report.rejected is not None:
+        count = sum(table.rejected for table in report.tables)
+        render.say(f"rows that the target cannot hold: {count:,}, in {report.rejected}")
 
 
 @app.command(epilog="Example: risk-store check sqlite:///risk.db --json")
-def check(url: Database = None, json: Json = False) -> None:
-    """Say which schema a database has.
+def check(
+    url: Database = None,
+    listing: Annotated[bool, typer.Option("--list", help="List every odd value, one a line.")] = False,
+    json: Json = False,
+) -> None:
+    """Say which schema a database has, and what is odd in its rows.
 
-    And what to run, if it is not current. The exit code tells the state. Writes nothing.
+    And what to run, if something helps. The exit code tells the state of the schema. Writes nothing.
     """
     from risk_store import schema
 
     database = _database(url)
     status = schema.status(database)
-    unknown = _unknown_codes(database) if status.ok else {}
+    with progress.shown() as tell:
+        odd = schema.odd_values(database, tell) if status.ok else iter(())
+        if listing:
+            render.print_lines(tables.ODD_COLUMNS, map(tables.odd_row, odd), as_json=json)
+            raise typer.Exit(CHECK_CODES[status.state.value])
+        found = schema.tally(odd)
     if json:
-        render.print_json(status.to_dict() | {"message": status.message, "unknown_codes": unknown})
+        codes = {
+            f.column: f.rows for f in found if tables.is_code(f.column) and f.kind is schema.FindingKind.UNREADABLE
+        }
+        odd_json = [finding.to_dict() for finding in found]
+        render.print_json(status.to_dict() | {"message": status.message, "unknown_codes": codes, "odd": odd_json})
     else:
-        for line in status.message.splitlines():
+        for line in [*status.message.splitlines(), *tables.odd_lines(found, status.database)]:
             render.say(line)
-        for column, rows in unknown.items():
-            counted = "1 row" if rows == 1 else f"{rows:,} rows"
-            render.say(f"{column}: {counted} with a code this release does not know, kept as it is")
     raise typer.Exit(CHECK_CODES[status.state.value])
 
 
@@ -226,11 +309,3 @@ def _database(given: str | None) -> URL:
     from risk_store.engines import parse_url
 
     return parse_url(given) if failures.may_be_url(given) else URL.create("sqlite", database=given)
-
-
-def _unknown_codes(database: URL) -> dict[str, int]:
-    from risk_store.statements.checks import unknown_codes
-    from risk_store.store import RiskStore
-
-    with RiskStore(database) as store, store.read() as tx:
-        return {column: rows for column, rows in tx.session.execute(unknown_codes())}  # noqa: C416 (typed rows)

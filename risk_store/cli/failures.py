@@ -13,9 +13,9 @@ from urllib.parse import quote, quote_plus
 
 from risk_store.cli import render
 
-__all__ = ["FAILURE", "INTERRUPTED", "NOT_CURRENT", "USAGE", "UsageError", "may_be_url", "tell"]
+__all__ = ["FAILURE", "INTERRUPTED", "NOT_CURRENT", "QUESTION", "USAGE", "UsageError", "may_be_url", "tell"]
 
-FAILURE, USAGE, NOT_CURRENT, INTERRUPTED = 1, 2, 3, 130
+FAILURE, USAGE, NOT_CURRENT, QUESTION, INTERRUPTED = 1, 2, 3, 4, 130
 
 
 class UsageError(Exception):
@@ -37,9 +37,13 @@ def tell(error: BaseException, words: Sequence[str]) -> int:
     An error that nobody expected is raised again: its traceback is for a bug report.
     """
     code, text = _judge(error, words)
-    # Every line but the first is a detail of the driver's, or the command that helps; one line is what a log wants.
-    line = " ".join(part.strip() for part in text.splitlines() if part.strip())
-    render.write(f"risk-store: {render.visible(_without_secrets(line, words))}\n", sys.stderr)
+    lines = [part.strip() for part in text.splitlines() if part.strip()]
+    # Every line but the first is a detail of the driver's, or the command that helps; one line is what a log wants. A
+    # question needs its lines: each answer is a command to paste.
+    told = lines if code == QUESTION else [" ".join(lines)]
+    for number, line in enumerate(told):
+        lead = "  " if number else "risk-store: "
+        render.write(f"{lead}{render.visible(_without_secrets(line, words))}\n", sys.stderr)
     return code
 
 
@@ -49,11 +53,12 @@ def _judge(error: BaseException, words: Sequence[str]) -> tuple[int, str]:
 
     from sqlalchemy.exc import SQLAlchemyError
 
-    from risk_store.errors import InvalidValue, RiskStoreError, SchemaMismatch
+    from risk_store.errors import InvalidValue, LegacyContradiction, RiskStoreError, SchemaMismatch
 
     expected: dict[type[BaseException], tuple[int, str]] = {
         UsageError: (USAGE, str(error)),
         SchemaMismatch: (NOT_CURRENT, str(error)),
+        LegacyContradiction: (QUESTION, str(error)),
         InvalidValue: (USAGE, str(error)),
         RiskStoreError: (FAILURE, str(error)),
         # The driver's first line only: PostgreSQL's DETAIL holds values, SQLAlchemy's own text the statement.

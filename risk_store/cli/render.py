@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import Enum
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-__all__ = ["Column", "Table", "plain", "print_json", "print_tables", "say", "visible", "write"]
+__all__ = ["Column", "Table", "plain", "print_json", "print_lines", "print_tables", "say", "visible", "write"]
 
 JSON_SCHEMA = 1
 """Version of the JSON that reading verbs print."""
@@ -118,6 +118,15 @@ def print_tables(tables: Sequence[Table], *, as_json: bool, console: Console | N
 def print_json(values: Mapping[str, Any]) -> None:
     """One JSON object on one line, with the version of its form."""
     write(json.dumps({"schema": JSON_SCHEMA, **values}, default=_json_value) + "\n")
+
+
+def print_lines(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, as_json: bool) -> None:
+    """Rows of a list that may be longer than memory: tab-separated, or one JSON object a line."""
+    if not as_json:
+        write("\t".join(columns) + "\n")
+    for row in rows:
+        line = json.dumps(row) if as_json else "\t".join(plain(row[name]) for name in columns)
+        write(line + "\n")
 
 
 def _json_row(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:

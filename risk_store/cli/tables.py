@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,9 +10,24 @@ from typing import TYPE_CHECKING, Any, Literal
 from risk_store.cli.render import Column, Table, plain
 
 if TYPE_CHECKING:
+    from risk_store.copying import CopyReport
     from risk_store.repositories import Transaction
+    from risk_store.schema import Finding, OddValue
 
-__all__ = ["daily_trend", "everything", "lockouts", "orders", "since", "slow", "time_by_rule"]
+__all__ = [
+    "ODD_COLUMNS",
+    "copied",
+    "daily_trend",
+    "everything",
+    "is_code",
+    "lockouts",
+    "odd_lines",
+    "odd_row",
+    "orders",
+    "since",
+    "slow",
+    "time_by_rule",
+]
 
 
 def _count(value: Any) -> str:
@@ -90,7 +105,7 @@ def time_by_rule(tx: Transaction, days: int, outcome: Literal["success", "all"],
     alerts = {row.rule_id: row for row in tx.enforcements.alert_counts(**filters)}
     rows = [dict(row._mapping) for row in tx.enforcements.time_by_rule(outcome, **filters)]
     # Alerts count every outcome: a rule that only ever failed has no times, and is the last to be left out.
-    unsuccessful = sorted(alerts.keys() - {row["rule_id"] for row in rows})
+    unsuccessful = sorted(alerts.keys() - {row["rule_id"] for row in rows}, key=str)  # v1 may have left a number
     rows += [{"rule_id": rule_id, "enforcement_count": 0, **_NO_TIMES} for rule_id in unsuccessful]
     for row in rows:
         row["avg_time_ms"] = _tenths(row["avg_time_ms"])
@@ -214,3 +229,69 @@ def _seconds(span: timedelta) -> int:
 def since(days: int) -> datetime:
     """The instant `days` ago."""
     return datetime.now(UTC) - timedelta(days=days)
+
+
+ODD_COLUMNS = ("table", "row", "column", "kind", "stored", "becomes")
+
+
+def odd_row(odd: OddValue) -> dict[str, Any]:
+    """One line of `check --list`."""
+    becomes = odd.becomes if odd.becomes is None else str(odd.becomes)
+    return {
+        "table": odd.table,
+        "row": odd.row,
+        "column": odd.column,
+        "kind": odd.kind.value,
+        "stored": odd.stored if isinstance(odd.stored, (str, int, float)) else repr(odd.stored),
+        "becomes": becomes,
+    }
+
+
+def odd_lines(found: Iterable[Finding], database: str) -> Iterator[str]:
+    """What `check` says of the rows: how many are odd, and what helps."""
+    from risk_store.schema import FindingKind
+
+    kinds = set()
+    for finding in found:
+        kinds.add(finding.kind)
+        counted = "1 row" if finding.rows == 1 else f"{finding.rows:,} rows"
+        what = {
+            FindingKind.INSTANT: "with an instant in another form than ours, read all the same",
+            FindingKind.OUTCOME: "whose counts or error only `details` says",
+            FindingKind.UNREADABLE: "with a value that this release cannot read, kept as it is",
+        }.get(finding.kind, f"with {finding.kind.value}")
+        yield f"{finding.column}: {counted} {what} ({finding.examples[0]})"
+    if kinds - {FindingKind.UNREADABLE}:
+        yield f"To make them canonical: risk-store upgrade {database}"
+    if kinds:
+        yield f"To list them: risk-store check {database} --list"
+
+
+def is_code(column: str) -> bool:
+    """Whether ``table.column`` holds codes."""
+    from risk_store.columns import IntCode
+    from risk_store.models import Base
+
+    table, _, name = column.partition(".")
+    return isinstance(Base.metadata.tables[table].columns[name].type, IntCode)
+
+
+def copied(report: CopyReport) -> Table:
+    """What arrived of each table."""
+    rows = [
+        {
+            "table": table.table,
+            "rows": table.rows,
+            "rejected": table.rejected,
+            "sums": ", ".join(f"{name} {total:,.15g}" for name, total in table.sums.items() if total),
+        }
+        for table in report.tables
+    ]
+    columns = [
+        Column("table", "Table"),
+        Column("rows", "Rows", right=True, show=_count),
+        Column("rejected", "Rejected", right=True, show=_count),
+        Column("sums", "Sums, the same on both sides", fold=True),
+    ]
+    title = f"{report.source} -> {report.target}: {report.rows:,} rows, compared one by one, {report.seconds:.1f} s"
+    return Table("copied", title, columns, rows, "No tables.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from itertools import islice
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVarTuple, cast
 
 import sqlalchemy as sa
 
@@ -13,12 +13,15 @@ from risk_store.alerts import Thresholds
 from risk_store.errors import InvalidValue
 from risk_store.models import EnforcementInFlight, EnforcementLog
 from risk_store.repositories.base import Repository
+from risk_store.repositories.unreadable import tell_of_reports
 from risk_store.statements import enforcements as statements
 
 __all__ = ["EnforcementLogRepository"]
 
 LOG_COLUMNS = [column.name for column in EnforcementLog.__table__.columns if column.name != "id"]
 IN_FLIGHT_COLUMNS = EnforcementInFlight.__table__.columns.keys()
+Ts = TypeVarTuple("Ts")
+
 CHUNK = 1000  # rows bound at once by add_many
 
 
@@ -80,7 +83,7 @@ class EnforcementLogRepository(Repository):
         page = statements.log_page(
             account_id=account_id, rule_id=rule_id, since=since, until=until, after=after, limit=limit
         )
-        return self._session.scalars(page).all()
+        return self._telling(lambda: self._session.scalars(page).all())
 
     # Reports: see risk_store.statements.analytics for their columns
 
@@ -94,9 +97,9 @@ class EnforcementLogRepository(Repository):
         until: datetime | None = None,
     ) -> Sequence[sa.Row[str, float, int, int, int, int, int, int]]:
         """Average, extremes, count and percentiles of each rule, slowest average first."""
-        return self._session.execute(
+        return self._report(
             statements.time_by_rule(outcome=outcome, account_id=account_id, rule_id=rule_id, since=since, until=until)
-        ).all()
+        )
 
     def slow_enforcements(
         self,
@@ -110,7 +113,7 @@ class EnforcementLogRepository(Repository):
         until: datetime | None = None,
     ) -> Sequence[sa.Row[datetime, int, str, str, int, int, int, int]]:
         """Enforcements that took more than `threshold_ms`, slowest first; `after` is (execution_time_ms, id)."""
-        return self._session.execute(
+        return self._report(
             statements.slow_enforcements(
                 threshold_ms=threshold_ms,
                 limit=limit,
@@ -120,7 +123,7 @@ class EnforcementLogRepository(Repository):
                 since=since,
                 until=until,
             )
-        ).all()
+        )
 
     def daily_trend(
         self,
@@ -132,11 +135,11 @@ class EnforcementLogRepository(Repository):
         until: datetime | None = None,
     ) -> Sequence[sa.Row[date, float, int]]:
         """Average and count of each UTC day since now − `days`, newest first."""
-        return self._session.execute(
+        return self._report(
             statements.daily_trend(
                 days=days, now=self._clock(), account_id=account_id, rule_id=rule_id, since=since, until=until
             )
-        ).all()
+        )
 
     def alert_counts(
         self,
@@ -148,11 +151,11 @@ class EnforcementLogRepository(Repository):
         until: datetime | None = None,
     ) -> Sequence[sa.Row[str, int, int, int]]:
         """Warnings, criticals and timeouts of each rule, each enforcement counted once."""
-        return self._session.execute(
+        return self._report(
             statements.alert_counts(
                 thresholds=thresholds, account_id=account_id, rule_id=rule_id, since=since, until=until
             )
-        ).all()
+        )
 
     # Enforcements in flight
 
@@ -177,6 +180,10 @@ class EnforcementLogRepository(Repository):
         """The id of this enforcement's log row, if it was written."""
         key = {"account_id": account_id, "enforcement_id": enforcement_id}
         return self._session.scalars(statements.FIND_LOG, key).one_or_none()
+
+    def _report(self, statement: sa.Select[*Ts]) -> Sequence[sa.Row[*Ts]]:
+        tell_of_reports(self._session)
+        return self._telling(lambda: self._session.execute(statement).all(), EnforcementLog.__table__)
 
     def _values(self, log: EnforcementLog) -> dict[str, Any]:
         log.check_writable()

@@ -97,7 +97,10 @@ class LockoutRepository(Repository):
 
     def active(self, at: datetime | None = None) -> Sequence[Lockout]:
         """The lockouts that are running, by account."""
-        return self._session.scalars(statements.ACTIVE, {"at": self._instant(at)}, execution_options=FRESH).all()
+        at = self._instant(at)
+        return self._telling(
+            lambda: self._session.scalars(statements.ACTIVE, {"at": at}, execution_options=FRESH).all()
+        )
 
     def expire(self, at: datetime | None = None) -> list[int]:
         """Unlocks the accounts whose lockout has ended by `at`, and returns them in order."""

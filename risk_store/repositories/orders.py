@@ -57,6 +57,8 @@ class OrderRepository(Repository):
     def working(self, account_id: int | None = None, contract_id: str | None = None) -> list[Order]:
         """The orders that the venue may still fill, oldest first, whatever odd rows lie beside them.
 
-        Codes and instants that cannot be read come as they are stored. Raises InvalidValue for a bad argument.
+        Codes and instants that cannot be read come as they are stored, and a warning names the row, once each. Raises
+        InvalidValue for a bad argument.
         """
-        return list(self._session.scalars(statements.working_orders(account_id, contract_id), execution_options=FRESH))
+        working = statements.working_orders(account_id, contract_id)
+        return self._telling(lambda: list(self._session.scalars(working, execution_options=FRESH)))

@@ -4,9 +4,9 @@ The verdict is a value (D8): taken read-only, before anything is written. The re
 ``alembic/`` folder (inside an installed package: ``risk_store/_alembic``).
 """
 
-from risk_store.schema.adoption import Adoption, Finding, FindingKind, LegacyChoices, OddValue
+from risk_store.schema.adoption import Adoption, Finding, FindingKind, LegacyChoices, OddValue, tally
 from risk_store.schema.copies import restore, verified_copy
-from risk_store.schema.upgrading import Upgrade, UpgradeReport, alembic_config, upgrade
+from risk_store.schema.upgrading import Upgrade, UpgradeReport, alembic_config, odd_values, upgrade
 from risk_store.schema.verdict import (
     HEAD,
     REVISIONS,
@@ -32,8 +32,10 @@ __all__ = [
     "UpgradeReport",
     "alembic_config",
     "inspect_schema",
+    "odd_values",
     "restore",
     "status",
+    "tally",
     "upgrade",
     "verified_copy",
 ]

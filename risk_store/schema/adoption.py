@@ -7,11 +7,11 @@ listed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, tzinfo
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
@@ -24,7 +24,7 @@ from risk_store.models import Base, EnforcementLog, Order
 from risk_store.schema.copies import Progress
 from risk_store.schema.verdict import VERSION_TABLE, SchemaState
 
-__all__ = ["Adoption", "Finding", "FindingKind", "LegacyChoices", "OddValue"]
+__all__ = ["Adoption", "Finding", "FindingKind", "LegacyChoices", "OddValue", "tally"]
 
 _WINDOW = 10_000  # rows read at once; what is kept of them is only what changes
 _EXAMPLES = 3
@@ -92,44 +92,47 @@ class Finding:
     examples: tuple[str, ...]
     """The first few: which row, what it holds, and what it becomes."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return asdict(self) | {"kind": self.kind.value, "examples": list(self.examples)}
 
-@dataclass(frozen=True, slots=True)
-class OddValue:
+
+class OddValue(NamedTuple):
     """One value that is not as this release would write it."""
 
     table: str
-    row: str
-    """The row's primary key, such as ``id 17``."""
     column: str
     kind: FindingKind
+    key: tuple[Any, ...]
+    """The row's primary key."""
     stored: Any
     becomes: Any = None
-    """What it is converted to; None where it stays."""
+    """What it is converted to; None where it stays. (For an outcome: the columns it goes to.)"""
+
+    @property
+    def row(self) -> str:
+        """The row's primary key in words, such as ``id 17``."""
+        names = Base.metadata.tables[self.table].primary_key.columns.keys()
+        return ", ".join(f"{name} {value}" for name, value in zip(names, self.key, strict=True))
 
     def __str__(self) -> str:
         text = f"{self.row}: {shown(self.stored)}"
         return f"{text} -> {shown(self.becomes)}" if self.becomes is not None else text
 
 
-class _Findings:
-    """Counts by column and kind, with a few examples each."""
-
-    def __init__(self) -> None:
-        self._rows: dict[tuple[str, FindingKind], int] = {}
-        self._examples: dict[tuple[str, FindingKind], list[str]] = {}
-
-    def add(self, odd: OddValue) -> None:
-        key = (f"{odd.table}.{odd.column}", odd.kind)
-        self._rows[key] = self._rows.get(key, 0) + 1
-        examples = self._examples.setdefault(key, [])
-        if len(examples) < _EXAMPLES:
-            examples.append(str(odd))
-
-    def found(self) -> tuple[Finding, ...]:
-        return tuple(
-            Finding(column=column, kind=kind, rows=rows, examples=tuple(self._examples[column, kind]))
-            for (column, kind), rows in self._rows.items()
-        )
+def tally(odd: Iterable[OddValue]) -> tuple[Finding, ...]:
+    """Odd values counted by column and kind, with a few examples each."""
+    rows: dict[tuple[str, str, FindingKind], int] = {}
+    examples: dict[tuple[str, str, FindingKind], list[str]] = {}
+    for value in odd:
+        key = value[:3]
+        rows[key] = number = rows.get(key, 0) + 1
+        if number <= _EXAMPLES:
+            examples.setdefault(key, []).append(str(value))
+    return tuple(
+        Finding(column=f"{table}.{column}", kind=kind, rows=number, examples=tuple(examples[table, column, kind]))
+        for (table, column, kind), number in rows.items()
+    )
 
 
 @dataclass(kw_only=True)
@@ -154,13 +157,21 @@ class Adoption:
 
     @property
     def notes(self) -> list[str]:
-        """What was said of the file and does not apply to it."""
-        if self._is_v1 or self.state is SchemaState.EMPTY:
+        """What was taken for granted, what was said and does not apply, and what a v1 daemon beside us must know."""
+        if self.state is SchemaState.EMPTY:
             return []
+        zone, codes = self.choices.timezone, self.choices.order_codes
+        if self._is_v1:
+            return [
+                f"taken: times without an offset as {zone or 'UTC'}, order codes as {codes or 'stored'}"
+                + ("" if zone and codes else " (else: --legacy-timezone, --legacy-order-codes)"),
+                "a v1 daemon may go on writing to it; its INSERT OR REPLACE into orders resets what v1 has no column for"
+                " (trailing_amount, filled_size and the like) in that order",
+            ]
         notes = []
-        if self.choices.order_codes == "gateway":
+        if codes == "gateway":
             notes.append("legacy_order_codes: not applied, the orders were adopted before and hold stored codes")
-        if self.choices.timezone is not None:
+        if zone is not None:
             notes.append("legacy_timezone: canonical times have been UTC since adoption; applied to other forms only")
         return notes
 
@@ -206,10 +217,7 @@ class Adoption:
 
     def walk(self, *, write: bool) -> tuple[Finding, ...]:
         """Goes over all rows and says what is odd; with `write`, makes canonical what can be."""
-        findings = _Findings()
-        for odd in self.odd_values(write=write):
-            findings.add(odd)
-        return findings.found()
+        return tally(self.odd_values(write=write))
 
     def odd_values(self, *, write: bool = False) -> Iterator[OddValue]:
         """Every value that is not as this release would write it, table by table in the order of their keys."""
@@ -271,7 +279,7 @@ class Adoption:
             new[name] = sa.case(codes, value=old, else_=old)
             changing = sa.select(orders.c.id, old, new[name]).where(new[name] != old).order_by(orders.c.id)
             for id_, stored, becomes in self.connection.execute(changing.execution_options(yield_per=_WINDOW)):
-                yield OddValue("orders", f"id {id_}", name, FindingKind.ORDER_CODE, stored, becomes)
+                yield OddValue("orders", name, FindingKind.ORDER_CODE, (id_,), stored, becomes)
         if write:
             changes = sa.or_(*(new[name] != orders.c[name] for name in new))
             self.connection.execute(sa.update(orders).where(changes).values(**new))
@@ -304,20 +312,26 @@ class _Walk:
             odd["details"] = sa.or_(*others, self._outcome_is_in_details())
         if not odd:
             return
-        chosen = [sa.case((condition, self._raw.c[name])).label(f"odd_{name}") for name, condition in odd.items()]
-        row_key = [self._raw.c[name].label(f"key_{name}") for name in self._row_key]
-        select = sa.select(self._key.label("key"), *row_key, *chosen).where(sa.or_(*odd.values()))
+        # The key, the primary key, and each column's value where it is odd.
+        chosen = [sa.case((condition, self._raw.c[name])) for name, condition in odd.items()]
+        columns = [self._key.label("key"), *(self._raw.c[name] for name in self._row_key), *chosen]
+        select = sa.select(*columns).where(sa.or_(*odd.values())).order_by(self._key)
+        first = 1 + len(self._row_key)
+        judges = [(place, name, self._judge_of(name)) for place, name in enumerate(odd, first)]
         for window in self._windows():
             changes: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-            for row in self._connection.execute(select.where(*window).order_by(self._key)):
-                values = row._mapping
-                label = ", ".join(f"{name} {values[f'key_{name}']}" for name in self._row_key)
-                for name in odd:
-                    if (stored := values[f"odd_{name}"]) is not None:
-                        for found, new in self._judged(name, label, stored):
-                            yield found
-                            if new:
-                                changes.setdefault(tuple(new), []).append({"of_row": row.key, **new})
+            for row in self._connection.execute(select.where(*window)):
+                for place, name, judge in judges:
+                    if (stored := row[place]) is None:
+                        continue
+                    kind, becomes = judge(stored)
+                    if kind is not None:
+                        yield OddValue(self._raw.name, name, kind, row[1:first], stored, becomes)
+                    if becomes is not None:
+                        new = becomes if kind is FindingKind.OUTCOME else {name: becomes}
+                        changes.setdefault(tuple(new), []).append({"of_row": row[0], **new})
+                    if kind is not FindingKind.UNREADABLE and (doubt := self._doubt(name, stored)) is not None:
+                        yield OddValue(self._raw.name, name, doubt, row[1:first], stored, becomes)
             if self._write_too:
                 self._write(changes)
 
@@ -362,6 +376,7 @@ class _Walk:
     def _outcome_is_in_details(self) -> sa.ColumnElement[bool]:
         log = self._raw.c
         details = sa.type_coerce(log.details, sa.Text())
+        find = sa.func.instr if self._adoption._is_sqlite else sa.func.strpos
         empty: list[sa.ColumnElement[bool]] = []
         if self._has_columns_of_outcomes:
             counts = (sa.type_coerce(log[name], sa.Integer()) == 0 for name in ("positions_closed", "orders_canceled"))
@@ -369,51 +384,51 @@ class _Walk:
         return sa.and_(
             *empty,
             # What cannot name an outcome need not be parsed. (A backslash may spell a key's letters.)
-            sa.or_(
-                *(
-                    details.contains(text, autoescape=True)
-                    for text in ('"positions_closed"', '"orders_cancel', '"error"', "\\u")
-                )
-            ),
+            sa.or_(*(find(details, text) > 0 for text in ('"positions_closed"', '"orders_cancel', '"error"', "\\u"))),
         )
 
-    def _judged(self, name: str, row: str, stored: Any) -> Iterator[tuple[OddValue, dict[str, Any]]]:
-        """What an odd value is, and what is to be written for it."""
-        table, column = self._raw.name, Base.metadata.tables[self._raw.name].columns[name]
-        if name == "details" and self._has_outcomes and isinstance(stored, str):
-            if outcome := v1.outcome_of(stored):
-                yield OddValue(table, row, name, FindingKind.OUTCOME, stored, outcome), outcome
-            return
+    def _judge_of(self, name: str) -> Callable[[Any], _Judgement]:
+        """What says of a column's odd value what it is, and what it becomes."""
+        column = Base.metadata.tables[self._raw.name].columns[name]
         if isinstance(column.type, UtcInstant):
-            yield from self._judged_instant(name, row, stored)
-            return
-        readable = isinstance(column.type, CheckedType) and column.type.is_readable(column.type.read(stored))
-        if not readable or self._adoption.known_codes(column) is not None:
-            yield OddValue(table, row, name, FindingKind.UNREADABLE, stored), {}
+            return self._judge_instant
+        if name == "details" and self._has_outcomes:
+            return _judge_details
+        return _judge_other
 
-    def _judged_instant(self, name: str, row: str, stored: Any) -> Iterator[tuple[OddValue, dict[str, Any]]]:
-        table = self._raw.name
-        zone = self._adoption.zone_of(stored)
-        instant = UtcInstant.parse(stored, zone)
+    def _judge_instant(self, stored: Any) -> _Judgement:
+        instant = UtcInstant.parse(stored, self._adoption.zone_of(stored))
         if instant is None:
-            yield OddValue(table, row, name, FindingKind.UNREADABLE, stored), {}
-            return
+            return FindingKind.UNREADABLE, None
         text = UtcInstant.text(instant)
-        if text != stored:
-            yield OddValue(table, row, name, FindingKind.INSTANT, stored, text), {name: text}
-        if zone is not UTC and (doubt := _doubt(stored, zone)) is not None:
-            yield OddValue(table, row, name, doubt, stored, text), {}
+        return (None, None) if text == stored else (FindingKind.INSTANT, text)
+
+    def _doubt(self, name: str, stored: Any) -> FindingKind | None:
+        """Whether a time without an offset was shown by its zone's clocks twice, or never."""
+        zone = self._adoption.choices.zone
+        if zone is UTC or not isinstance(Base.metadata.tables[self._raw.name].columns[name].type, UtcInstant):
+            return None
+        local = datetime.fromisoformat(stored)
+        if local.tzinfo is not None or self._adoption.zone_of(stored) is UTC:
+            return None
+        first, second = (local.replace(tzinfo=zone, fold=fold).utcoffset() for fold in (0, 1))
+        if first == second or first is None or second is None:
+            return None
+        return FindingKind.TWICE if first > second else FindingKind.NEVER
 
 
-def _doubt(stored: str, zone: tzinfo) -> FindingKind | None:
-    """Whether a time without an offset was shown by the zone's clocks twice, or never."""
-    local = datetime.fromisoformat(stored)
-    if local.tzinfo is not None:
-        return None
-    first, second = (local.replace(tzinfo=zone, fold=fold).utcoffset() for fold in (0, 1))
-    if first == second or first is None or second is None:
-        return None
-    return FindingKind.TWICE if first > second else FindingKind.NEVER
+_Judgement = tuple[FindingKind | None, Any]
+
+
+def _judge_details(stored: Any) -> _Judgement:
+    if not isinstance(stored, str):
+        return FindingKind.UNREADABLE, None
+    outcome = v1.outcome_of(stored)
+    return (FindingKind.OUTCOME, outcome) if outcome else (None, None)
+
+
+def _judge_other(_stored: Any) -> _Judgement:
+    return FindingKind.UNREADABLE, None
 
 
 def _counted(number: int, thing: str) -> str:

@@ -49,8 +49,8 @@ def check_writable(file: Path) -> None:
 def verified_copy(file: Path, name: str, progress: Progress | None = None) -> Path:
     """A copy of a live SQLite file beside it, checked; named ``<file>.<name>.bak``, or the first free name after it.
 
-    Its own `quick_check` and the same rows in every table; the caller has checked the file. It is made under another name and gets its own
-    when it is whole, so that a kill leaves nothing that looks like a copy.
+    Its own `quick_check` and the same rows in every table; the caller has checked the file. It is made under another
+    name and gets its own when it is whole, so that a kill leaves nothing that looks like a copy.
     """
     wanted = file.with_name(f"{file.name}.{name}.bak")
     descriptor, draft_name = tempfile.mkstemp(prefix=f"{wanted.name}.", suffix=".part", dir=file.parent)

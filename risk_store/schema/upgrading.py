@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from sqlalchemy.engine import URL
 
 from risk_store.engines import database_file, open_engine, translated, url_of
 from risk_store.errors import RiskStoreError, SchemaMismatch
-from risk_store.schema.adoption import Adoption, Finding, FindingKind, LegacyChoices
+from risk_store.schema.adoption import Adoption, Finding, FindingKind, LegacyChoices, OddValue
 from risk_store.schema.copies import Progress, check_sound, check_writable, row_counts, verified_copy
 from risk_store.schema.verdict import (
     HEAD,
@@ -33,7 +35,7 @@ from risk_store.schema.verdict import (
 if TYPE_CHECKING:
     from alembic.config import Config
 
-__all__ = ["Upgrade", "UpgradeReport", "alembic_config", "upgrade"]
+__all__ = ["Upgrade", "UpgradeReport", "alembic_config", "odd_values", "upgrade"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +88,7 @@ class UpgradeReport:
                 table: {"before": rows, "after": self.rows_after.get(table)} for table, rows in self.rows_before.items()
             },
             **{
-                name: [
-                    {"column": f.column, "kind": f.kind.value, "rows": f.rows, "examples": list(f.examples)}
-                    for f in getattr(self, name)
-                ]
+                name: [finding.to_dict() for finding in getattr(self, name)]
                 for name in ("converted", "unreadable", "doubtful")
             },
             "notes": list(self.notes),
@@ -102,10 +101,9 @@ class UpgradeReport:
 
     def _lines(self) -> list[str]:
         database = self.before.database
+        if not self.steps and not self.converted:
+            return [f"{database}: at {self.after} already, nothing to do", *self._unreadable_lines(), *self.notes]
         was = self.before.found or self.before.state.value.replace("_", " ")
-        if not self.steps and not self.found:
-            return [f"{database}: at {self.after} already, nothing to do", *self.notes]
-        would = "would be " if self.dry_run else ""
         steps = "1 step" if self.steps == 1 else f"{self.steps} steps"
         lines = [f"{was} -> {self.after}   {steps}" + ("" if self.dry_run else f"   {self.seconds:.1f} s")]
         if self.dry_run:
@@ -116,21 +114,21 @@ class UpgradeReport:
             lines += [
                 f"  {table:<{width}}  {rows:>12,}  {self.rows_after.get(table, 0):>12,}"
                 for table, rows in self.rows_before.items()
+                if table != VERSION_TABLE
             ]
-        lines += _told(f"{would}made canonical", self.converted)
-        lines += _told("kept as they are, since nobody can read them", self.unreadable)
-        if self.unreadable and not self.dry_run:
-            lines.append(f"  all of them: risk-store check {shell_word(database)} --list")
+        lines += _told("would be made canonical" if self.dry_run else "made canonical", self.converted)
+        lines += self._unreadable_lines()
         lines += _told("in doubt (of two possible instants the first was taken)", self.doubtful)
         lines += self.notes
-        if self.before.state is SchemaState.LEGACY_V1:
-            lines.append(
-                "a v1 daemon may go on writing to it; its INSERT OR REPLACE into orders resets what v1 has no column"
-                " for (trailing_amount, filled_size, …) in that order"
-            )
         if self.backup is not None:
             lines.append(f"copy of the file as it was (verified): {self.backup}")
             lines.append(f"to go back: risk-store restore {shell_word(database)} {shell_word(str(self.backup))}")
+        return lines
+
+    def _unreadable_lines(self) -> list[str]:
+        lines = _told("kept as they are, since nobody can read them", self.unreadable)
+        if self.unreadable and not self.dry_run:
+            lines.append(f"  all of them: risk-store check {shell_word(self.before.database)} --list")
         return lines
 
 
@@ -199,7 +197,7 @@ def upgrade(
         return work.nothing_to_do(before)
     if dry_run or before.ok:
         # Looking takes no lock: whoever enforces meanwhile does not wait, and most often there is nothing to do.
-        seen = _look(database, url, work, before)
+        seen = _look(database, work, before)
         if dry_run:
             return seen
         if not seen.converted:
@@ -210,13 +208,36 @@ def upgrade(
     return work.report
 
 
-def _look(database: str | URL | sa.Engine, url: URL, work: Upgrade, before: SchemaStatus) -> UpgradeReport:
+def _look(database: str | URL | sa.Engine, work: Upgrade, before: SchemaStatus) -> UpgradeReport:
     if before.state is SchemaState.EMPTY:
         return work.would_do(before, None)
+    with _looking(database) as connection:
+        return work.would_do(before, connection)
+
+
+def odd_values(database: str | URL | sa.Engine, progress: Progress | None = None) -> Iterator[OddValue]:
+    """Every value in a store at head that is not as this release would write it: what a v1 daemon wrote in another form
+    (`risk-store upgrade` makes it canonical), and what nobody can read. A walk over all rows, which takes no lock.
+
+    >>> url = "sqlite:///" + str(getfixture("tmp_path") / "risk.db")
+    >>> _ = upgrade(url)
+    >>> list(odd_values(url))
+    []
+    """
+    with _looking(database) as connection:
+        adoption = Adoption(
+            connection=connection, state=SchemaState.CURRENT, choices=LegacyChoices(), progress=progress
+        )
+        yield from adoption.odd_values()
+
+
+@contextmanager
+def _looking(database: str | URL | sa.Engine) -> Iterator[sa.Connection]:
+    url = url_of(database)
     engine = database if isinstance(database, sa.Engine) else open_engine(url, "look")
     try:
         with translated(url), engine.connect() as connection:
-            return work.would_do(before, connection)
+            yield connection
     finally:
         if engine is not database:
             engine.dispose()

@@ -24,7 +24,7 @@ from risk_store.models.base import utc_now
 from risk_store.models.enforcement import SLOW_INDEX_ABOVE_MS
 from risk_store.statements import arguments
 
-__all__ = ["alert_counts", "daily_trend", "log_filters", "slow_enforcements", "time_by_rule"]
+__all__ = ["UNREADABLE_IN_REPORTS", "alert_counts", "daily_trend", "log_filters", "slow_enforcements", "time_by_rule"]
 
 LOG = EnforcementLog.__table__.c
 # A number of 64 bits: a text, a blob or an infinity, which SQLite may hold in its place, compares greater.
@@ -32,6 +32,21 @@ TIMED = LOG.execution_time_ms.between(sa.literal_column(str(INT64_MIN)), sa.lite
 SUCCEEDED = LOG.success == sa.true()
 
 OUTCOMES = {"success": (TIMED, SUCCEEDED), "all": (TIMED,)}
+
+
+UNREADABLE_IN_REPORTS = (
+    sa.select(LOG.id, LOG.timestamp, LOG.execution_time_ms)
+    .where(
+        LOG.id > sa.bindparam("after"),
+        LOG.id <= sa.bindparam("last"),
+        sa.or_(
+            sa.and_(LOG.execution_time_ms.is_not(None), sa.not_(TIMED)),
+            sa.and_(LOG.timestamp.is_not(None), instant_of(LOG.timestamp).is_(None)),
+        ),
+    )
+    .order_by(LOG.id)
+)
+"""Log rows on SQLite, of ids over ``after`` up to ``last``, whose time or duration these reports cannot use."""
 
 
 def log_filters(
