@@ -103,7 +103,7 @@ class StoreBusy(RiskStoreError):
 
 
 class StoreFull(RiskStoreError):
-    """The disk, or the space the database may use, is full. Nothing was written; reads go on."""
+    """The disk, or the space the database may use, is full. Nothing was written; reads go on. Free some, try again."""
 
 
 class StoreReadOnly(RiskStoreError):

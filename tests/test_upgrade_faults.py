@@ -1,5 +1,6 @@
 """What happens to an upgrade that is killed, and to several at once: one of them works, none of them loses anything."""
 
+import hashlib
 import random
 import shutil
 import sqlite3
@@ -168,6 +169,96 @@ def test_a_thousand_upgrades_killed_at_any_time_leave_the_old_schema_or_the_new(
         (Kill(after_s=chance.uniform(0, longest), cramped=chance.random() < 0.5) for _ in count()),
         times=1000,
     )
+    assert loop.seen == {SchemaState.LEGACY_V1, SchemaState.CURRENT}
+
+
+class BigLoop(Loop):
+    """The same with a file of 200,000 log rows, each tenth of which has to be converted: compared by checksums."""
+
+    ROWS = 200_000
+
+    def __init__(self, nursery: Nursery, folder: Path) -> None:
+        original = v1.make_v1(folder / "original.db", rows=False)
+        _fill(original, self.ROWS)
+        super().__init__(nursery, folder, None)
+        self.original = original
+        self.bytes = hashlib.sha256(original.read_bytes()).hexdigest()
+        untouched = folder / "untouched.db"
+        shutil.copy(original, untouched)
+        upgrade(url_of(untouched), backup=False)
+        self.new = _log_checksum(untouched)
+
+    def look(self, file: Path, *, killed: bool) -> None:
+        state = status(url_of(file)).state  # rolls back what a killed writer left
+        if killed:
+            self.seen.add(state)
+        if state is SchemaState.CURRENT:
+            self.look_at_the_new(file)
+        else:
+            assert state is SchemaState.LEGACY_V1
+            assert hashlib.sha256(file.read_bytes()).hexdigest() == self.bytes
+        self.look_at_copies(file)
+
+    def look_at_the_new(self, file: Path) -> None:
+        assert status(url_of(file)).ok
+        assert _log_checksum(file) == self.new
+
+    def look_at_copies(self, file: Path) -> None:
+        for copy in file.parent.glob("*.bak*"):
+            if ".part" not in copy.name:
+                with closing(sqlite3.connect(copy)) as connection:
+                    assert connection.execute("SELECT count(*) FROM enforcement_log").fetchone() == (self.ROWS,)
+
+
+def _fill(file: Path, rows: int) -> None:
+    with closing(sqlite3.connect(file)) as connection:
+        times = (
+            f"2025-09-{n // 86400 % 28 + 1:02} {n // 3600 % 24:02}:{n // 60 % 60:02}:{n % 60:02}" for n in range(rows)
+        )
+        odd = ("T".join(time.split()) + "-05:00" if n % 10 == 0 else time for n, time in enumerate(times))
+        connection.executemany(
+            "INSERT INTO enforcement_log (timestamp, account_id, rule_id, action, reason, details, execution_time_ms) "
+            "VALUES (?, 7, 'RULE-003', 'CLOSE_ALL', 'Loss', ?, ?)",
+            ((time, '{"positions_closed": 2}' if n % 10 == 1 else None, n % 6000) for n, time in enumerate(odd)),
+        )
+        connection.commit()
+
+
+def _log_checksum(file: Path) -> str:
+    digest = hashlib.sha256()
+    with closing(sqlite3.connect(file)) as connection:
+        for row in connection.execute("SELECT * FROM enforcement_log ORDER BY id"):
+            digest.update(repr(row).encode())
+    return digest.hexdigest()
+
+
+def _kill_adoptions(nursery: Nursery, folder: Path, kills: int) -> BigLoop:
+    """Half of the kills at the driver's calls, one after the other, half at random moments."""
+    loop = BigLoop(nursery, folder)
+    step = max(1, 420 * 2 // kills)  # it makes about 420 calls
+    loop.run(upgrading, each_call(step, writing_only=False, cramped=False))
+    assert loop.kills >= kills // 2
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")  # shown when the test fails
+    chance = random.Random(seed)
+    began = time.monotonic()
+    assert all(end.passed for end in nursery.run(*(upgrading(url_of(loop.fresh())) for _ in range(AT_ONCE))))
+    longest = time.monotonic() - began
+    loop.run(upgrading, (Kill(after_s=chance.uniform(0, longest)) for _ in count()), times=kills)
+    return loop
+
+
+def test_adopting_a_file_of_200_000_rows_killed_at_any_moment_leaves_the_old_file_or_the_new(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    assert SchemaState.LEGACY_V1 in _kill_adoptions(nursery, tmp_path, 50).seen
+
+
+@pytest.mark.full
+def test_a_thousand_kills_while_adopting_a_file_of_200_000_rows_leave_the_old_file_or_the_new(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    loop = _kill_adoptions(nursery, tmp_path, 1000)
     assert loop.seen == {SchemaState.LEGACY_V1, SchemaState.CURRENT}
 
 

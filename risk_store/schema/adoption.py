@@ -165,8 +165,8 @@ class Adoption:
             return [
                 f"taken: times without an offset as {zone or 'UTC'}, order codes as {codes or 'stored'}"
                 + ("" if zone and codes else " (else: --legacy-timezone, --legacy-order-codes)"),
-                "a v1 daemon may go on writing to it; its INSERT OR REPLACE into orders resets what v1 has no column for"
-                " (trailing_amount, filled_size and the like) in that order",
+                "a v1 daemon may go on writing to it; its INSERT OR REPLACE into orders resets what v1 has no column"
+                " for (trailing_amount, filled_size and the like) in that order",
             ]
         notes = []
         if codes == "gateway":
@@ -301,9 +301,9 @@ class _Walk:
         else:
             self._key = self._raw.c[next(iter(table.primary_key.columns)).name]
         self._row_key = [column.name for column in table.primary_key.columns]
-        self._has_columns_of_outcomes = {"error_message", "positions_closed", "orders_canceled"} <= present
+        self._present = present
         # Before revision 0003 there is nowhere to write an outcome, but it can be said what will be.
-        self._has_outcomes = table is EnforcementLog.__table__ and (self._has_columns_of_outcomes or not write)
+        self._has_outcomes = table is EnforcementLog.__table__ and ("positions_closed" in present or not write)
 
     def run(self) -> Iterator[OddValue]:
         odd = self._odd_conditions()
@@ -377,10 +377,10 @@ class _Walk:
         log = self._raw.c
         details = sa.type_coerce(log.details, sa.Text())
         find = sa.func.instr if self._adoption._is_sqlite else sa.func.strpos
-        empty: list[sa.ColumnElement[bool]] = []
-        if self._has_columns_of_outcomes:
-            counts = (sa.type_coerce(log[name], sa.Integer()) == 0 for name in ("positions_closed", "orders_canceled"))
-            empty = [log.enforcement_id.is_(None), log.error_message.is_(None), *counts]
+        empty: list[sa.ColumnElement[bool]]
+        empty = [log[name].is_(None) for name in ("enforcement_id", "error_message") if name in self._present]
+        counts = [log[name] for name in ("positions_closed", "orders_canceled") if name in self._present]
+        empty += [sa.type_coerce(count, sa.Integer()) == 0 for count in counts]
         return sa.and_(
             *empty,
             # What cannot name an outcome need not be parsed. (A backslash may spell a key's letters.)
