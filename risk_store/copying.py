@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from risk_store import schema
-from risk_store.columns import CheckedType, UtcInstant
+from risk_store.columns import CheckedFloat, CheckedType, Int64, UtcInstant
 from risk_store.engines import database_file, display_url, open_engine, parse_url, translated
 from risk_store.errors import InvalidValue, RiskStoreError, SchemaMismatch
 from risk_store.models import Base
@@ -169,7 +169,7 @@ def _left_behind(source: sa.Connection) -> list[str]:
             left += [f"column {name}.{column}" for column in columns if column not in ours.columns]
         elif source.dialect.name == "sqlite" and name != schema.VERSION_TABLE:
             left.append(f"table {name}")  # on a server others' tables are nobody's business here
-    return left
+    return sorted(left)
 
 
 class _Rejected:
@@ -267,7 +267,7 @@ class _Table:
         if connection.dialect.name == "postgresql":
             keys = [sa.collate(k, "C") if isinstance(self._type(k.name).impl, sa.Text) else k for k in keys]
         select = sa.select(*(c.label(name) for c, name in zip(chosen, self._names, strict=True))).order_by(*keys)
-        yield from connection.execution_options(yield_per=BATCH).execute(select).partitions()
+        yield from connection.execute(select, execution_options={"yield_per": BATCH}).partitions()
 
     @property
     def _names(self) -> list[str]:
@@ -330,7 +330,7 @@ class _Tally:
         self.sums: dict[str, float] = {
             column.name: 0
             for column in table.columns
-            if not column.name.endswith("id") and column.type.python_type in (int, float)
+            if isinstance(column.type, (Int64, CheckedFloat)) and not column.name.endswith("id")
         }
         self._digest = blake2b(digest_size=16)
 

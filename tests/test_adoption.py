@@ -195,7 +195,7 @@ def test_of_a_local_time_that_was_shown_twice_the_first_is_taken_and_the_report_
     assert execute(v1_file, "SELECT created_at FROM orders WHERE id = 1") == [("2025-11-02 06:30:00",)]
     [doubtful] = report.doubtful
     assert (doubtful.column, doubtful.kind, doubtful.rows) == ("orders.created_at", FindingKind.TWICE, 1)
-    assert "orders.created_at: 1 ambiguous local times" in report.text
+    assert "orders.created_at: ambiguous local times in 1 row" in report.text
 
 
 @pytest.mark.parametrize(("zone", "time"), [(CHICAGO, "2025-03-09 02:30:00"), ("Europe/London", "2025-03-30T01:30:00")])
@@ -271,7 +271,7 @@ def test_orders_whose_prices_contradict_stored_codes_stop_the_upgrade(
     add_order(file, 1, type=4, stop_price=5.0)
     before = files_in(tmp_path)
     for dry_run in (True, False):
-        with pytest.raises(LegacyContradiction, match=rf"contradict legacy_order_codes={shown}\. Nothing") as asked:
+        with pytest.raises(LegacyContradiction, match=rf"contradicts? legacy_order_codes={shown}\. Nothing") as asked:
             upgrade(url_of(file), legacy_order_codes=given, dry_run=dry_run)
         assert asked.value.examples[0] == "order 101: type 1 (MARKET) with limit_price 20000.5"
         stored, gateway = asked.value.commands
@@ -362,7 +362,7 @@ def test_alembics_own_command_takes_the_same_choices_and_says_what_it_did(nurser
     [end] = nursery.run(alembic(*line, "-x", "legacy_order_codes=gateway", "-x", "backup=no", "upgrade", "head"))
     assert end.passed, end
     assert "legacy v1 -> 0003   3 steps" in end.out
-    assert "orders.state: 16 order codes" in end.out
+    assert "orders.state: order codes in 16 rows" in end.out
     assert list(files_in(tmp_path)) == ["state.db"]
     assert execute(file, "SELECT DISTINCT created_at FROM orders") == [("2025-10-21 22:00:00",)]
     [again] = nursery.run(alembic(*line, "upgrade", "head"))
@@ -759,7 +759,7 @@ def test_the_report_says_what_was_done_in_words_and_in_json(v1_file: Path) -> No
         in report.text
     )
     assert "    id 500: '2025-10-25T12:00:00Z' -> '2025-10-25 12:00:00'" in lines
-    assert "  orders.type: 1 unreadable" in lines
+    assert "  orders.type: unreadable in 1 row" in lines
     assert f"  all of them: risk-store check {url_of(v1_file)} --list" in lines
     assert f"to go back: risk-store restore {url_of(v1_file)} {report.backup}" in lines
     assert "INSERT OR REPLACE into orders resets" in report.text

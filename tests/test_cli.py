@@ -4,10 +4,13 @@ import io
 import json
 import os
 import pty
+import shlex
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +18,7 @@ import pytest
 
 from risk_store import EnforcementLog, Order, OrderSide, OrderState, OrderType, RiskStore, __version__
 from risk_store.cli import CHECK_CODES, main, render
+from tests.support import v1
 
 HOSTILE = "[/oops] [bold]<script>\n\x1b[2J\u202etxt\tend"
 SECRET = "c4nary-s3cret"
@@ -281,6 +285,120 @@ def test_upgrade_of_a_v1_file_says_where_the_copy_is_and_twice_does_nothing(tmp_
     assert (second.returncode, "nothing to do" in second.stdout) == (0, True)
 
 
+def test_a_dry_run_says_what_an_upgrade_would_do_and_touches_nothing(tmp_path: Path) -> None:
+    file = v1.make_v1(tmp_path / "state.db")
+    before = file.read_bytes()
+    result = run("upgrade", str(file), "--dry-run")
+    assert result.returncode == 0
+    assert result.stdout.startswith("dry run, nothing was changed: legacy v1 -> 0003   3 steps\n")
+    assert "would be made canonical:\n  enforcement_log.details: outcomes in 4 rows\n" in result.stdout
+    promised = json.loads(run("upgrade", str(file), "--dry-run", "--json").stdout)
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["state.db"]
+    done = json.loads(run("upgrade", str(file), "--json").stdout)
+    assert {name: promised[name] for name in ("converted", "unreadable", "notes")} == {
+        name: done[name] for name in ("converted", "unreadable", "notes")
+    }
+    assert done["rows"]["orders"] == {"before": 10, "after": 10}
+    assert (promised["dry_run"], done["dry_run"]) == (True, False)
+
+
+def test_an_upgrade_with_a_question_prints_each_answer_as_a_line_to_paste(tmp_path: Path) -> None:
+    file = v1.make_v1(tmp_path / "my state.db")
+    with closing(sqlite3.connect(file)) as daemon:
+        daemon.execute("UPDATE orders SET type = 1, limit_price = 5.5 WHERE id = 102")
+        daemon.commit()
+    result = run("upgrade", str(file))
+    assert result.returncode == 4
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith("risk-store: 1 order contradicts ")
+    answers = [line.strip().rpartition("   (")[0] for line in lines if line.strip().startswith("risk-store upgrade ")]
+    assert len(answers) == 2
+    for answer in answers:
+        copy = tmp_path / "copy.db"
+        shutil.copy(file, copy)
+        words = [word.replace("my state.db", "copy.db") for word in shlex.split(answer)]
+        assert run(*words[1:]).returncode == 0
+        copy.unlink()
+
+
+def test_a_choice_that_is_none_is_a_usage_error_that_names_it(tmp_path: Path) -> None:
+    file = v1.make_v1(tmp_path / "state.db")
+    result = run("upgrade", str(file), "--legacy-timezone", "Chicago")
+    assert result.returncode == 2
+    assert "legacy_timezone: 'Chicago' is not the IANA name of a time zone, such as America/Chicago" in result.stderr
+    assert run("upgrade", str(file), "--legacy-order-codes", "wire").returncode == 2
+
+
+def test_check_counts_what_is_odd_and_lists_it_on_demand(tmp_path: Path) -> None:
+    file = v1.make_v1(tmp_path / "state.db")
+    run("upgrade", str(file), "--no-backup")
+    with closing(sqlite3.connect(file)) as daemon:
+        daemon.execute("UPDATE orders SET created_at = '2025-10-21T14:00:00Z' WHERE id < 103")
+        daemon.execute("UPDATE orders SET type = 99, updated_at = 'so\ton' WHERE id = 103")
+        daemon.commit()
+    lines = run("check", str(file)).stdout.splitlines()
+    assert lines[1].startswith("orders.created_at: 2 rows with an instant in another form than ours, read all the same")
+    assert lines[2].startswith(
+        "orders.type: 1 row with a value that this release cannot read, kept as it is (id 103: 99)"
+    )
+    assert lines[-2:] == [
+        f"To make them canonical: risk-store upgrade sqlite:///{file}",
+        f"To list them: risk-store check sqlite:///{file} --list",
+    ]
+    told = json.loads(run("check", str(file), "--json").stdout)
+    assert told["unknown_codes"] == {"orders.type": 1}
+    assert {(odd["column"], odd["kind"], odd["rows"]) for odd in told["odd"]} == {
+        ("orders.created_at", "instants", 2),
+        ("orders.type", "unreadable", 1),
+        ("orders.updated_at", "unreadable", 1),
+    }
+    rows = [line.split("\t") for line in run("check", str(file), "--list").stdout.splitlines()]
+    assert rows[0] == ["table", "row", "column", "kind", "stored", "becomes"]
+    assert ["orders", "id 101", "created_at", "instants", "2025-10-21T14:00:00Z", "2025-10-21 14:00:00"] in rows
+    assert ["orders", "id 103", "updated_at", "unreadable", "so\\ton", ""] in rows
+    as_json = [json.loads(line) for line in run("check", str(file), "--list", "--json").stdout.splitlines()]
+    assert len(as_json) == len(rows) - 1
+    assert run("upgrade", str(file)).stdout.startswith("0003 -> 0003   0 steps")
+    again = run("upgrade", str(file)).stdout.splitlines()
+    assert again[0].endswith("at 0003 already, nothing to do")
+    assert "  orders.type: unreadable in 1 row" in again
+
+
+def test_restore_puts_the_copy_back_and_keeps_what_was_there(tmp_path: Path) -> None:
+    file = v1.make_v1(tmp_path / "state.db")
+    upgraded = run("upgrade", str(file)).stdout.splitlines()
+    command = next(line.partition(": ")[2] for line in upgraded if line.startswith("to go back: "))
+    result = run(*shlex.split(command)[1:])
+    assert result.returncode == 0, result.stderr
+    assert "the database of a v1 daemon" in result.stdout
+    assert f"copy of what it held until now (verified): {file}.0003.bak" in result.stdout
+    assert run("check", str(file)).returncode == CHECK_CODES["legacy_v1"]
+    assert run("restore", str(file), f"{file}.missing").returncode == 3
+
+
+def test_copy_says_what_arrived_and_refuses_a_target_that_is_not_empty(filled: str, tmp_path: Path) -> None:
+    target = f"sqlite:///{tmp_path / 'target.db'}"
+    result = run("copy", filled, target)
+    assert result.returncode == 0, result.stderr
+    rows = dict(line.split("\t")[:2] for line in result.stdout.splitlines()[1:])
+    assert (rows["orders"], rows["lockouts"], rows["enforcement_log"]) == ("1", "2", "2")
+    assert "execution_time_ms 2,600" in result.stdout
+    again = run("copy", filled, target)
+    assert again.returncode == 1
+    assert "the target holds rows already, in enforcement_log, lockouts, orders" in again.stderr
+    told = json.loads(run("copy", target, f"sqlite:///{tmp_path / 'third.db'}", "--json").stdout)
+    assert {table["table"]: table["rows"] for table in told["tables"]}["lockouts"] == 2
+
+
+def test_a_long_upgrade_shows_how_far_it_has_come_on_a_terminal(tmp_path: Path) -> None:
+    file = v1.make_v1(tmp_path / "state.db", log_rows=40_000)
+    shown = on_a_terminal("upgrade", str(file))
+    assert "reading enforcement_log" in shown
+    assert "legacy v1 -> 0003" in shown
+    assert "reading enforcement_log" not in run("check", str(file)).stderr, "and says nothing into a pipe"
+
+
 def test_upgrade_of_a_foreign_database_is_refused(tmp_path: Path) -> None:
     make("foreign", tmp_path / "some.db")
     before = (tmp_path / "some.db").read_bytes()
@@ -410,7 +528,9 @@ def test_the_package_runs_as_a_module_with_the_same_exit_codes(tmp_path: Path) -
     assert (result.returncode, json.loads(result.stdout)["state"]) == (CHECK_CODES["empty"], "empty")
 
 
-@pytest.mark.parametrize("verb", ["upgrade", "check", "report", "slow", "orders", "lockouts", "demo"])
+@pytest.mark.parametrize(
+    "verb", ["upgrade", "restore", "copy", "check", "report", "slow", "orders", "lockouts", "demo"]
+)
 def test_the_help_of_each_verb_has_an_example(verb: str) -> None:
     assert f"Example: risk-store {verb} " in " ".join(run(verb, "--help").stdout.split())
 

@@ -185,7 +185,7 @@ class Adoption:
         if rows:
             counter, _ = self._contradicting(other)
             raise LegacyContradiction(
-                f"{_counted(rows, 'order')} contradict legacy_order_codes={chosen}"
+                f"{_contradict(rows, 'order')} legacy_order_codes={chosen}"
                 f"{'' if self.choices.order_codes else ', the default'}",
                 examples,
                 [
@@ -202,7 +202,7 @@ class Adoption:
             rows = sum(finding.rows for finding in impossible)
             zone = self.choices.timezone
             raise LegacyContradiction(
-                f"{_counted(rows, 'time')} contradict legacy_timezone={zone}: its clocks skipped them",
+                f"{_contradict(rows, 'time')} legacy_timezone={zone}: its clocks skipped them",
                 [f"{finding.column}, {example}" for finding in impossible for example in finding.examples],
                 [self._way_out(str(zone), rows, timezone=str(zone)), self._way_out("UTC", 0, timezone="UTC")],
             )
@@ -212,7 +212,7 @@ class Adoption:
         given = {"timezone": self.choices.timezone, "order_codes": self.choices.order_codes} | options
         words = [f"--legacy-{name.replace('_', '-')} {value}" for name, value in given.items() if value]
         words += ["--accept-contradictions"] if contradicting else []
-        means = f"{_counted(contradicting, 'row')} contradict it" if contradicting else "no row contradicts it"
+        means = f"{_contradict(contradicting, 'row')} it" if contradicting else "no row contradicts it"
         return f"{self.command(' '.join(words))}   ({choice}: {means})"
 
     def walk(self, *, write: bool) -> tuple[Finding, ...]:
@@ -431,5 +431,5 @@ def _judge_other(_stored: Any) -> _Judgement:
     return FindingKind.UNREADABLE, None
 
 
-def _counted(number: int, thing: str) -> str:
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+def _contradict(number: int, thing: str) -> str:
+    return f"1 {thing} contradicts" if number == 1 else f"{number:,} {thing}s contradict"

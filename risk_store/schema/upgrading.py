@@ -137,7 +137,8 @@ def _told(what: str, findings: tuple[Finding, ...]) -> list[str]:
         return []
     lines = [f"{what}:"]
     for finding in findings:
-        lines.append(f"  {finding.column}: {finding.rows:,} {finding.kind.value}")
+        rows = "1 row" if finding.rows == 1 else f"{finding.rows:,} rows"
+        lines.append(f"  {finding.column}: {finding.kind.value} in {rows}")
         lines += [f"    {example}" for example in finding.examples[:1]]
     return lines
 
