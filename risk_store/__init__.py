@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from risk_store import schema, statements
-    from risk_store.alerts import AlertLevel, Thresholds
+    from risk_store.alerts import Alert, AlertLevel, Thresholds
     from risk_store.codes import TERMINAL_STATES, WORKING_STATES, OrderSide, OrderState, OrderType, PositionType
     from risk_store.enforcement import Enforcement, Limits
     from risk_store.errors import (
+        EnforcementInProgress,
         EnforcementNotRecorded,
         InvalidGatewayEvent,
         InvalidValue,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Alert",
     "AlertLevel",
     "Thresholds",
     "TERMINAL_STATES",
@@ -60,6 +62,7 @@ __all__ = [
     "PositionType",
     "Enforcement",
     "Limits",
+    "EnforcementInProgress",
     "EnforcementNotRecorded",
     "InvalidGatewayEvent",
     "InvalidValue",
@@ -93,10 +96,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "alerts": ("AlertLevel", "Thresholds"),
+    "alerts": ("Alert", "AlertLevel", "Thresholds"),
     "codes": ("TERMINAL_STATES", "WORKING_STATES", "OrderSide", "OrderState", "OrderType", "PositionType"),
     "enforcement": ("Enforcement", "Limits"),
     "errors": (
+        "EnforcementInProgress",
         "EnforcementNotRecorded",
         "InvalidGatewayEvent",
         "InvalidValue",

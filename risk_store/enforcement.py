@@ -3,6 +3,10 @@
 The order of things is the point: the account is locked before the first position is closed; a store in trouble never
 keeps a position from being closed; and what was done is either in the log, or in the in-flight table and on the log at
 CRITICAL.
+
+What is written, and what happens when it cannot be, is here once for threads and for asyncio (D13): as *steps*, each a
+function that wants to run in one write transaction within a time. :func:`run_steps` takes them for threads; its asyncio
+twin is in ``aio.py``.
 """
 
 from __future__ import annotations
@@ -10,32 +14,59 @@ from __future__ import annotations
 import json
 import logging
 import math
+import threading
+import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from risk_store.alerts import Thresholds
+from risk_store.alerts import Alert, AlertLevel, Thresholds
 from risk_store.columns import INT64_MAX
-from risk_store.errors import EnforcementNotRecorded, InvalidValue, NestedTransaction, RiskStoreError, shown
+from risk_store.errors import (
+    EnforcementInProgress,
+    EnforcementNotRecorded,
+    InvalidValue,
+    NestedTransaction,
+    RiskStoreError,
+    shown,
+)
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
-from risk_store.owner import this_process
+from risk_store.owner import OwnerState, this_process
 from risk_store.repositories import Transaction
 from risk_store.statements import arguments
+from risk_store.watchdog import WATCHDOG, Call
 
-__all__ = ["NOT_ASKED", "Enforcement", "Limits", "record"]
+__all__ = [
+    "NOT_ASKED",
+    "Enforcement",
+    "EnforcementCore",
+    "Limits",
+    "LiveEnforcements",
+    "Step",
+    "Steps",
+    "TROUBLE",
+    "recording",
+    "run_steps",
+]
 
 logger = logging.getLogger("risk_store.enforcement")
+alert_logger = logging.getLogger("risk_store.alerts")
 
 # What a database in trouble raises, whatever the driver. Anything else is a bug and must not be taken for trouble.
-_TROUBLE = (RiskStoreError, SQLAlchemyError, OSError)
+TROUBLE = (RiskStoreError, SQLAlchemyError, OSError)
 _ATTEMPTS = 2
+# How long an enforcement of another host, of which nobody here can tell whether it still runs, counts as running.
+FOREIGN_COUNTS_AS_LIVE = timedelta(seconds=60)
+
+T = TypeVar("T")
 
 
 class NotAsked(Enum):
@@ -47,10 +78,37 @@ class NotAsked(Enum):
 NOT_ASKED: Final = NotAsked.NOT_ASKED
 
 
+class Step(NamedTuple):
+    """Work that wants to run in one write transaction, waited for at most `timeout_s` seconds."""
+
+    timeout_s: float
+    work: Callable[[Transaction], Any]
+
+
+Steps = Generator[Step, Any, T]
+"""Yields steps, is sent their results (or thrown what they raised), and returns what they were for."""
+
+
 class Write(Protocol):
     """Opens one write transaction, waiting for it at most `timeout_s` seconds."""
 
     def __call__(self, timeout_s: float) -> AbstractContextManager[Transaction]: ...
+
+
+def run_steps(steps: Steps[T], write: Write) -> T:
+    """Runs each step in a transaction of its own, in this thread."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                with write(step.timeout_s) as tx:
+                    result = step.work(tx)
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(result)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +118,7 @@ class Limits:
     intent_s: float = 0.5
     """For the first transaction: after that the block runs without it."""
     record_s: float = 5.0
-    """For each attempt to write the outcome."""
+    """For writing the outcome, all attempts together: after that it goes to the log at CRITICAL."""
 
     def __post_init__(self) -> None:
         for name in ("intent_s", "record_s"):
@@ -69,13 +127,38 @@ class Limits:
                 raise InvalidValue(name, value, "a number of seconds from 0.001 to 3600")
 
 
+class LiveEnforcements:
+    """Which enforcements run in this process, by account and rule: known also while the store is in trouble."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._live: Counter[tuple[int, str]] = Counter()
+
+    def enter(self, account_id: int, rule_id: str, *, exclusive: bool) -> None:
+        """Counts one more. Raises EnforcementInProgress if it wants to be the only one, and is not."""
+        with self._lock:
+            if exclusive and self._live[account_id, rule_id]:
+                raise in_progress(account_id, rule_id, "in this process")
+            self._live[account_id, rule_id] += 1
+
+    def leave(self, account_id: int, rule_id: str) -> None:
+        """One less."""
+        with self._lock:
+            self._live[account_id, rule_id] -= 1
+            if not self._live[account_id, rule_id]:
+                del self._live[account_id, rule_id]
+
+
+def in_progress(account_id: int, rule_id: str, where: str) -> EnforcementInProgress:
+    return EnforcementInProgress(f"{rule_id} is being enforced on account {account_id} already, {where}")
+
+
 @dataclass(kw_only=True)
-class Enforcement:
-    """An enforcement under way. Made by :meth:`risk_store.RiskStore.enforce`; used as a context manager.
+class EnforcementCore:
+    """What an enforcement is, whoever waits for its transactions: a thread or a task.
 
     In the block: count what was done (``positions_closed``, ``orders_canceled``), say what did not work
-    (:meth:`fail`), add facts (:meth:`detail`), lock the account (:meth:`lock_out`). Afterwards ``log`` is the row that
-    was written.
+    (:meth:`fail`), add facts (:meth:`detail`). Afterwards ``log`` is the row that was written.
     """
 
     account_id: int
@@ -84,11 +167,16 @@ class Enforcement:
     reason: str
     details: Mapping[str, Any] | str | None = None
     lock_until: datetime | NotAsked | None = NOT_ASKED
-    write: Write
+    exclusive: bool = False
     clock: Callable[[], datetime]
     monotonic: Callable[[], float]
     thresholds: Thresholds = field(default_factory=Thresholds)
     limits: Limits = field(default_factory=Limits)
+    live: LiveEnforcements = field(default_factory=LiveEnforcements)
+    observers: Sequence[Callable[[Any], object]] = ()
+    """Told of alerts (:class:`~risk_store.alerts.Alert`)."""
+    recorded: Callable[[EnforcementLog], object] | None = None
+    """Told of the finished enforcement, recorded or not: metrics."""
 
     positions_closed: int = field(default=0, init=False)
     orders_canceled: int = field(default=0, init=False)
@@ -122,48 +210,57 @@ class Enforcement:
         """Adds facts that a dispute will ask for: observed value, limit, rule version, ids. Kept as JSON."""
         self._facts.update(facts)
 
-    def lock_out(self, until: datetime | None = None, reason: str | None = None) -> None:
-        """Locks the account now, in a transaction of its own; `until` None is until released.
+    # What is written before, within and after the block
 
-        Never raises for a store in trouble, since the rest of the block must run: the lockout is then written with the
-        outcome. Raises InvalidValue for an `until` that is not an aware instant, and for an empty reason.
-        """
+    def _beginning(self) -> Steps[None]:
+        """The intent, and the lockout that was asked for. A store in trouble is no reason not to begin."""
+        self._started = self.monotonic()
+        self._timestamp = self.clock()
+        self.live.enter(self.account_id, self.rule_id, exclusive=self.exclusive)
+        try:
+            yield Step(self.limits.intent_s, self._write_intent)
+        except (EnforcementInProgress, NestedTransaction):
+            self.live.leave(self.account_id, self.rule_id)
+            raise  # told before anything is closed
+        except TROUBLE as error:
+            self._shout("enforcement begun without an in-flight row", error)
+        except BaseException:
+            self.live.leave(self.account_id, self.rule_id)
+            raise
+        else:
+            self._lockouts.clear()
+
+    def _locking_out(self, until: datetime | None, reason: str | None) -> Steps[None]:
         lockout = self._lockout(until, self.reason if reason is None else reason)
         try:
-            with self.write(self.limits.intent_s) as tx:
-                _lock(tx, lockout)
-        except _TROUBLE as error:
+            yield Step(self.limits.intent_s, lambda tx: _lock(tx, lockout))
+        except TROUBLE as error:
             self._lockouts.append(lockout)
             self._shout("lockout not written yet", error)
 
-    # The two transactions around the block
-
-    def __enter__(self) -> Self:
-        self._started = self.monotonic()
-        self._timestamp = self.clock()
-        try:
-            with self.write(self.limits.intent_s) as tx:
-                self._write_intent(tx)
-        except NestedTransaction:
-            raise  # a bug of the caller, told before anything is closed
-        except _TROUBLE as error:
-            self._shout("enforcement begun without an in-flight row", error)
-        else:
-            self._lockouts.clear()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def _ending(self, error: BaseException | None) -> Steps[None]:
+        """The outcome, whatever it was; an exception of the block's own is never replaced."""
         if error is not None:  # Ctrl-C and task cancel too: the position may be open
             self.fail(f"{type(error).__name__}: {_text(error)}")
+        outcome: list[EnforcementLog] = []
+
+        def latest() -> EnforcementLog:
+            outcome.append(self._outcome())
+            return outcome[-1]
+
         try:
-            self.log = record(self.write, self._outcome, self._lockouts, self.limits, in_flight=True)
+            self.log = yield from recording(latest, self._lockouts, self.limits, in_flight=True)
         except EnforcementNotRecorded:
-            if error is None:  # never in place of the caller's own exception
+            if error is None:
                 raise
+        finally:
+            self.live.leave(self.account_id, self.rule_id)
+            if outcome:
+                self._tell_of(outcome[-1])
 
     def _write_intent(self, tx: Transaction) -> None:
+        if self.exclusive:
+            self._refuse_second(tx)
         for lockout in self._lockouts:
             _lock(tx, lockout)
         tx.enforcements.start(
@@ -179,9 +276,59 @@ class Enforcement:
             )
         )
 
+    def _refuse_second(self, tx: Transaction) -> None:
+        tx.enforcements.lock_rule(self.account_id, self.rule_id)
+        for row in tx.enforcements.in_flight(self.account_id, self.rule_id):
+            state = row.owner.state()
+            young = self._timestamp - row.started_at < FOREIGN_COUNTS_AS_LIVE
+            if state is OwnerState.ALIVE or (state is OwnerState.UNKNOWN and young):
+                where = f"by process {row.pid} of {row.host} since {row.started_at:%Y-%m-%d %H:%M:%S} UTC"
+                raise in_progress(self.account_id, self.rule_id, where)
+
+    # Alerts
+
+    def _tell_while_running(self) -> None:
+        """Called by the watchdog: the block hangs, and the position is open now."""
+        # In a thread of its own: a callback that hangs must not stop the watchdog.
+        took_ms = max(self._took_ms(), self.thresholds.timeout_ms)
+        alert = self._alert(AlertLevel.TIMEOUT, took_ms, running=True)
+        threading.Thread(target=self._tell, args=(alert,), name="risk_store alert", daemon=True).start()
+
+    def _tell_of(self, log: EnforcementLog) -> None:
+        took_ms = log.execution_time_ms or 0
+        level = self.thresholds.level(took_ms)
+        if level is not None:
+            self._tell(self._alert(level, took_ms, running=False))
+        if self.recorded is not None:
+            _harmless(self.recorded, log)
+
+    def _alert(self, level: AlertLevel, took_ms: int, *, running: bool) -> Alert:
+        return Alert(
+            level=level,
+            rule_id=self.rule_id,
+            account_id=self.account_id,
+            execution_time_ms=took_ms,
+            limit_ms=self.thresholds.limit(level),
+            running=running,
+            enforcement_id=self.enforcement_id,
+            action=self.action,
+            positions_closed=self._count("positions_closed", []),
+            orders_canceled=self._count("orders_canceled", []),
+        )
+
+    def _tell(self, alert: Alert) -> None:
+        alert_logger.log(alert.level.log_level, "%s", alert)
+        for observer in self.observers:
+            _harmless(observer, alert)
+
+    # The record
+
+    def _took_ms(self) -> int:
+        return max(0, math.ceil((self.monotonic() - self._started) * 1000))
+
     def _outcome(self) -> EnforcementLog:
         """The log row as of now: called last thing before the insert, so that its time has everything in it."""
-        took_ms = max(0, math.ceil((self.monotonic() - self._started) * 1000))
+        took_ms = self._took_ms()
         failures = list(self._failures)
         positions_closed = self._count("positions_closed", failures)
         orders_canceled = self._count("orders_canceled", failures)
@@ -240,49 +387,94 @@ class Enforcement:
         _shout(what, facts, error)
 
 
-def record(
-    write: Write,
-    outcome: Callable[[], EnforcementLog],
-    lockouts: Sequence[Lockout],
-    limits: Limits,
-    *,
-    in_flight: bool,
-) -> EnforcementLog:
+@dataclass(kw_only=True)
+class Enforcement(EnforcementCore):
+    """An enforcement under way. Made by :meth:`risk_store.RiskStore.enforce`; used as a context manager.
+
+    In the block: count what was done (``positions_closed``, ``orders_canceled``), say what did not work
+    (:meth:`fail`), add facts (:meth:`detail`), lock the account (:meth:`lock_out`). Afterwards ``log`` is the row that
+    was written.
+    """
+
+    write: Write
+
+    def lock_out(self, until: datetime | None = None, reason: str | None = None) -> None:
+        """Locks the account now, in a transaction of its own; `until` None is until released.
+
+        Never raises for a store in trouble, since the rest of the block must run: the lockout is then written with the
+        outcome. Raises InvalidValue for an `until` that is not an aware instant, and for an empty reason.
+        """
+        run_steps(self._locking_out(until, reason), self.write)
+
+    def __enter__(self) -> Self:
+        limit = time.monotonic() + self.thresholds.timeout_ms / 1000
+        run_steps(self._beginning(), self.write)
+        self._call: Call = WATCHDOG.call_at(limit, self._tell_while_running)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._call.cancel()
+        run_steps(self._ending(error), self.write)
+
+
+def recording(
+    outcome: Callable[[], EnforcementLog], lockouts: Sequence[Lockout], limits: Limits, *, in_flight: bool
+) -> Steps[EnforcementLog]:
     """Writes one finished enforcement and its lockouts in one transaction; durable when it returns.
 
     A first attempt whose COMMIT got no reply may have been carried out: the second looks for its enforcement_id before
-    it writes, so nothing is doubled. Raises EnforcementNotRecorded, from the cause, when neither succeeds; the row is
-    then on the log at CRITICAL as one line of JSON.
+    it writes, so nothing is doubled. Raises EnforcementNotRecorded, from the cause, when it cannot be written within
+    ``limits.record_s`` in all; the row is then on the log at CRITICAL as one line of JSON, which ``risk-store import``
+    reads back.
     """
+    deadline = time.monotonic() + limits.record_s
     log: EnforcementLog | None = None
+
+    def write(tx: Transaction) -> EnforcementLog:
+        nonlocal log
+        for lockout in lockouts:  # never shortens, so a second time does no harm
+            _lock(tx, lockout)
+        if log is not None:
+            found = tx.enforcements.find_recorded(log)
+            if found is not None:
+                log.id = found
+                return log
+        log = outcome()
+        if in_flight:
+            tx.enforcements.finish(log)
+        else:
+            tx.enforcements.add(log)
+        return log
+
     for attempt in range(_ATTEMPTS):
+        left = deadline - time.monotonic()
         try:
-            with write(limits.record_s) as tx:
-                for lockout in lockouts:  # never shortens, so a second time does no harm
-                    _lock(tx, lockout)
-                if log is not None and log.enforcement_id is not None:
-                    found = tx.enforcements.find(log.account_id, log.enforcement_id)
-                    if found is not None:
-                        log.id = found
-                        return log
-                log = outcome()
-                if in_flight:
-                    tx.enforcements.finish(log)
-                else:
-                    tx.enforcements.add(log)
-            return log
-        except _TROUBLE as error:
+            written: EnforcementLog = yield Step(max(left, 0.001), write)
+            return written
+        except TROUBLE as error:
             if isinstance(error, (InvalidValue, NestedTransaction)) and not in_flight:
                 raise  # the caller's mistake, told as it is; after an enforcement it must not cost the record
             log = log or outcome()
-            if attempt + 1 == _ATTEMPTS:
-                _shout("enforcement not recorded", log.to_dict(), error)
+            # The rest of the time is for finding out what a lost reply meant; there may be none left.
+            if attempt + 1 == _ATTEMPTS or deadline - time.monotonic() < limits.record_s / 10:
+                facts = log.to_dict() | {"lockouts": [lockout.to_dict() for lockout in lockouts]}
+                _shout("enforcement not recorded", facts, error)
                 raise EnforcementNotRecorded(
                     log,
                     f"enforcement {log.enforcement_id} of account {log.account_id} ({log.rule_id}, {log.action}) was "
                     f"carried out but not recorded: {error}",
                 ) from error
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _harmless(function: Callable[[Any], object], about: Any) -> None:
+    """Tells an observer; what goes wrong there is logged, and the enforcement does not notice."""
+    try:
+        function(about)
+    except Exception:
+        logger.exception("an observer failed, told of: %s", shown(about))
 
 
 def _text(value: object) -> str:

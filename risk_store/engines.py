@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import sqlalchemy as sa
@@ -19,6 +19,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool, StaticPool
 
+from risk_store.deadlines import watch_connections
 from risk_store.errors import (
     InvalidValue,
     RiskStoreError,
@@ -28,14 +29,19 @@ from risk_store.errors import (
     StoreUnavailable,
 )
 
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
 __all__ = [
     "Purpose",
     "database_file",
     "display_url",
     "mode_to_look",
+    "open_async_engine",
     "open_engine",
     "parse_url",
     "set_wal",
+    "sync_url",
     "translated",
     "url_of",
 ]
@@ -136,62 +142,148 @@ def url_of(database: str | URL | sa.Engine) -> URL:
     return url
 
 
+def sync_url(url: URL) -> URL:
+    """`url` with the synchronous driver for the same database; psycopg 3 is both.
+
+    >>> sync_url(parse_url("sqlite+aiosqlite:///risk.db")).drivername
+    'sqlite'
+    """
+    return url.set(drivername="sqlite" if url.get_backend_name() == "sqlite" else "postgresql+psycopg")
+
+
 def open_engine(url: URL, purpose: Purpose, *, pool_size: int = 5) -> sa.Engine:
-    """An engine on `url`. Nothing is opened yet, and only ``migrate`` will ever create a file."""
-    if url.get_backend_name() == "sqlite":
-        return _open_sqlite(url, purpose, pool_size)
-    return _open_postgresql(url, purpose, pool_size)
+    """An engine on `url`. Nothing is opened yet, and only ``migrate`` will ever create a file.
+
+    Raises InvalidValue for an asyncio driver, StoreUnavailable for one that is not installed.
+    """
+    if url.get_driver_name() in ("aiosqlite", "asyncpg"):
+        expected = f"the URL of a synchronous driver, such as {display_url(sync_url(url))}; AsyncRiskStore takes it"
+        raise InvalidValue("url", display_url(url), expected)
+    with _driver_is_there(url):
+        engine = sa.create_engine(_url_to_open(url, purpose), **_settings(url, purpose, pool_size))
+    _prepare(engine, url, purpose)
+    return engine
 
 
-def _open_sqlite(url: URL, purpose: Purpose, pool_size: int) -> sa.Engine:
+def open_async_engine(url: URL, purpose: Purpose, *, pool_size: int = 5) -> AsyncEngine:
+    """The same for asyncio."""
+    with _driver_is_there(url):
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        engine = create_async_engine(_url_to_open(url, purpose), **_settings(url, purpose, pool_size))
+    _prepare(engine.sync_engine, url, purpose)
+    return engine
+
+
+@contextmanager
+def _driver_is_there(url: URL) -> Iterator[None]:
+    try:
+        yield
+    except (ModuleNotFoundError, ImportError) as error:
+        extra = "asyncio" if url.get_driver_name() == "aiosqlite" or "greenlet" in str(error) else "postgresql"
+        raise StoreUnavailable(
+            f"{display_url(url)}: the driver {error.name} is not installed. Use "
+            f"{'sqlite+aiosqlite' if extra == 'asyncio' else 'postgresql+psycopg'}://… after: "
+            f"pip install 'risk-store[{extra}]'"
+        ) from error
+
+
+def _url_to_open(url: URL, purpose: Purpose) -> URL:
+    if url.get_backend_name() == "postgresql":
+        return _url_of_server(url, purpose)
     file = database_file(url)
-    connect_args: dict[str, Any] = {
-        "timeout": MIGRATION_LOCK_TIMEOUT_S if purpose == "migrate" else BUSY_TIMEOUT_S,
-        "check_same_thread": False,  # a pooled connection is used by one thread at a time, not always the same
-    }
-    pool: dict[str, Any]
     if file is None:
-        pool = {"poolclass": StaticPool}  # an in-memory database lives as long as its one connection
-    else:
-        # mode=rw: opening never creates a file (a mistyped path must not become an empty database).
-        mode = {"store": "rw", "read": "ro", "look": mode_to_look(file), "migrate": "rwc"}[purpose]
-        url = url.set(database=file.as_uri()).update_query_dict({"mode": mode, "uri": "true"})
-        pool = {"poolclass": NullPool} if purpose == "migrate" else {"pool_size": pool_size, "max_overflow": 10}
-    engine = sa.create_engine(url, connect_args=connect_args, hide_parameters=True, **pool)
+        return url
+    # mode=rw: opening never creates a file (a mistyped path must not become an empty database).
+    mode = {"store": "rw", "read": "ro", "look": mode_to_look(file), "migrate": "rwc"}[purpose]
+    return url.set(database=file.as_uri()).update_query_dict({"mode": mode, "uri": "true"})
 
+
+def _url_of_server(url: URL, purpose: Purpose) -> URL:
+    if url.get_driver_name() == "asyncpg":
+        return url  # it takes its settings from connect_args
+    given = url.query.get("options", "")
+    settings = [f"-c {name}={value}" for name, value in _server_settings(purpose).items()]
+    options = " ".join([given if isinstance(given, str) else " ".join(given), *settings]).strip()
+    return url.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S), **url.query, "options": options})
+
+
+def _server_settings(purpose: Purpose) -> dict[str, str]:
+    # The session's zone only shapes how instants travel; UTC keeps the years 1 and 9999 within Python's range.
+    read_only = {"default_transaction_read_only": "on"} if purpose in ("read", "look") else {}
+    return {"timezone": "UTC", **read_only}
+
+
+def _settings(url: URL, purpose: Purpose, pool_size: int) -> dict[str, Any]:
+    """The keywords of `create_engine`."""
+    settings: dict[str, Any] = {"hide_parameters": True}
+    if url.get_backend_name() == "sqlite":
+        settings["connect_args"] = {
+            "timeout": _patience(purpose),
+            "check_same_thread": False,  # a pooled connection is used by one thread at a time, not always the same
+        }
+        if database_file(url) is None:
+            return settings | {"poolclass": StaticPool}  # an in-memory database lives as long as its one connection
+    elif url.get_driver_name() == "asyncpg":
+        settings["connect_args"] = {"server_settings": _server_settings(purpose), "timeout": CONNECT_TIMEOUT_S}
+    if purpose == "migrate":
+        return settings | {"poolclass": NullPool}
+    settings |= {"pool_size": pool_size, "max_overflow": 10}
+    if url.get_backend_name() == "postgresql":
+        if purpose == "store":
+            # No bound for writers: an enforcement must not wait 30 s for a connection that other threads hold.
+            settings["max_overflow"] = -1
+        if purpose == "read":
+            # One snapshot for all statements of a read transaction, as SQLite gives it.
+            settings["isolation_level"] = "REPEATABLE READ"
+    return settings
+
+
+def _patience(purpose: Purpose) -> float:
+    return MIGRATION_LOCK_TIMEOUT_S if purpose == "migrate" else BUSY_TIMEOUT_S
+
+
+def _prepare(engine: sa.Engine, url: URL, purpose: Purpose) -> None:
+    if url.get_backend_name() == "sqlite":
+        _prepare_sqlite(engine, purpose)
+    else:
+        watch_connections(engine)  # survives a server's restart, and one that never answers
+
+
+def _prepare_sqlite(engine: sa.Engine, purpose: Purpose) -> None:
     @event.listens_for(engine, "connect")
-    def prepare(raw: sqlite3.Connection, _record: object) -> None:
+    def prepare(raw: Any, _record: object) -> None:
         # The driver's own BEGIN comes late (after a SELECT: lost updates) and never before DDL (half migrations that
         # block every retry). From here on only `begin` below starts a transaction.
         raw.isolation_level = None
         # v1 files hold text that is no UTF-8: it comes as it is, its bytes as lone surrogates, and hides no other row.
-        raw.text_factory = _decoded
+        getattr(raw, "driver_connection", raw).text_factory = _decoded
         # The adopted file's triggers and views run in this process: not with functions that could do harm.
-        raw.execute("PRAGMA trusted_schema = OFF")
+        pragmas = ["trusted_schema = OFF"]
         if purpose in ("read", "look"):
-            raw.execute("PRAGMA query_only = ON")  # a second lock behind mode=ro
+            pragmas.append("query_only = ON")  # a second lock behind mode=ro
         elif purpose == "migrate":
             # Off before BEGIN (inside a transaction the pragma has no effect): rebuilding a parent table with foreign
             # keys on silently deletes its children.
-            raw.execute("PRAGMA foreign_keys = OFF")
-            raw.execute("PRAGMA synchronous = FULL")
+            pragmas += ["foreign_keys = OFF", "synchronous = FULL"]
             # One transaction over a whole file: with the default of 2 MB pages go to and fro between memory and disk.
-            raw.execute("PRAGMA cache_size = -65536")
+            pragmas.append("cache_size = -65536")
         else:
-            raw.execute("PRAGMA foreign_keys = ON")
             # FULL: a commit that returned survives a power cut. NORMAL lost acknowledged commits (reliability.md 3.2).
-            raw.execute("PRAGMA synchronous = FULL")
+            pragmas += ["foreign_keys = ON", "synchronous = FULL"]
+        cursor = raw.cursor()
+        for pragma in pragmas:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
 
     @event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
         options = connection.get_execution_options()
-        _set_busy_timeout(connection, options.get("busy_timeout_s", connect_args["timeout"]))
+        _set_busy_timeout(connection, options.get("busy_timeout_s", _patience(purpose)))
         # IMMEDIATE takes the write lock before anything is read: a deferred transaction that read first cannot wait
         # for the lock and fails at once, whatever the timeout. Readers stay deferred and block nobody.
         kind = "DEFERRED" if purpose in ("read", "look") else options.get("sqlite_begin", "IMMEDIATE")
         connection.exec_driver_sql(f"BEGIN {kind}")
-
-    return engine
 
 
 def _decoded(stored: bytes) -> str:
@@ -235,35 +327,6 @@ def set_wal(engine: sa.Engine, timeout_s: float) -> bool:
             return False
     finally:
         connection.close()
-
-
-def _open_postgresql(url: URL, purpose: Purpose, pool_size: int) -> sa.Engine:
-    # The session's zone only shapes how instants travel; UTC keeps the years 1 and 9999 within Python's range.
-    settings = ["-c timezone=UTC"]
-    if purpose in ("read", "look"):
-        settings += ["-c default_transaction_read_only=on"]
-    given = url.query.get("options", "")
-    options = " ".join([given if isinstance(given, str) else " ".join(given), *settings]).strip()
-    full = url.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S), **url.query, "options": options})
-    pool: dict[str, Any] = (
-        {"poolclass": NullPool}
-        if purpose == "migrate"
-        else {
-            "pool_size": pool_size,
-            "pool_pre_ping": True,  # survives a server's restart
-            # No bound for writers: an enforcement must not wait 30 s for a connection that other threads hold.
-            "max_overflow": -1 if purpose == "store" else 10,
-        }
-    )
-    try:
-        # One snapshot for all statements of a read transaction, as SQLite gives it.
-        isolation: Any = {"isolation_level": "REPEATABLE READ"} if purpose == "read" else {}
-        return sa.create_engine(full, hide_parameters=True, **pool, **isolation)
-    except ModuleNotFoundError as error:
-        raise StoreUnavailable(
-            f"{display_url(url)}: the driver {error.name} is not installed. Use "
-            "postgresql+psycopg://… after: pip install 'risk-store[postgresql]'"
-        ) from error
 
 
 # Classified by the engines' own codes, never by message.

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from risk_store.schema import SchemaStatus
 
 __all__ = [
+    "EnforcementInProgress",
     "EnforcementNotRecorded",
     "InvalidGatewayEvent",
     "InvalidValue",
@@ -116,6 +117,10 @@ class StoreClosed(RiskStoreError):
 
 class NestedTransaction(RiskStoreError):
     """This thread is inside store.begin() already: finish that transaction first, or use its `tx`."""
+
+
+class EnforcementInProgress(RiskStoreError):
+    """This rule is being enforced on this account already, and only one enforcement at a time was asked for."""
 
 
 class EnforcementNotRecorded(RiskStoreError):

@@ -6,29 +6,43 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 
 from risk_store import schema
-from risk_store.alerts import Thresholds
-from risk_store.enforcement import NOT_ASKED, Enforcement, Limits, NotAsked, record
+from risk_store.alerts import Alert, Thresholds
+from risk_store.deadlines import answered_by, cut_off_at
+from risk_store.enforcement import (
+    NOT_ASKED,
+    Enforcement,
+    Limits,
+    LiveEnforcements,
+    NotAsked,
+    recording,
+    run_steps,
+)
 from risk_store.engines import BUSY_TIMEOUT_S, database_file, display_url, open_engine, parse_url, set_wal, translated
 from risk_store.errors import NestedTransaction, SchemaMismatch, StoreBusy, StoreClosed
-from risk_store.models import EnforcementLog, Lockout
+from risk_store.interrupted import Interrupted
+from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.models.base import utc_now
 from risk_store.repositories import Transaction
+from risk_store.settings import configured_thresholds
 from risk_store.writers import WriterQueue
+
+if TYPE_CHECKING:
+    from risk_store.metrics import Metrics
 
 __all__ = ["RiskStore"]
 
-_SET_TIMEOUTS = sa.text(
+SET_TIMEOUTS = sa.text(
     "SELECT set_config('lock_timeout', :milliseconds, true), set_config('statement_timeout', :milliseconds, true)"
 )
 
@@ -40,6 +54,9 @@ class RiskStore:
     run, unless it is current; only :meth:`upgrade` ever creates a file. Threads may share a store; writers take turns.
 
     `clock` gives the current instant (aware UTC), `monotonic` seconds for durations (D6): inject them in tests.
+    `thresholds` that are not given are those of the environment or its YAML file (:mod:`risk_store.settings`).
+    `on_alert`, a function or several, is called with an :class:`~risk_store.alerts.Alert`: from a thread of its own
+    while a block hangs, else in the thread of the enforcement after its row is written.
 
     >>> from risk_store import Order, OrderSide, OrderState, OrderType
     >>> store = RiskStore("sqlite:///" + str(getfixture("tmp_path") / "risk.db"))
@@ -67,6 +84,8 @@ class RiskStore:
         monotonic: Callable[[], float] = time.monotonic,
         thresholds: Thresholds | None = None,
         limits: Limits | None = None,
+        on_alert: Callable[[Alert], object] | Sequence[Callable[[Alert], object]] = (),
+        metrics: Metrics | None = None,
         pool_size: int = 5,
     ) -> None:
         self._url = parse_url(url)
@@ -74,7 +93,12 @@ class RiskStore:
             self._url = self._url.set(database=str(file))  # a later chdir must not lead to another file
         self._clock = clock
         self._monotonic = monotonic
-        self._thresholds = thresholds or Thresholds()
+        self._thresholds = thresholds or configured_thresholds()
+        self._live = LiveEnforcements()
+        self._observers = [on_alert] if callable(on_alert) else list(on_alert)
+        self._metrics = metrics
+        if metrics is not None:
+            self._observers.append(metrics.alert)
         self._limits = limits or Limits()
         self._engine = open_engine(self._url, "store", pool_size=pool_size)
         self._is_sqlite = self._url.get_backend_name() == "sqlite"
@@ -145,6 +169,7 @@ class RiskStore:
         reason: str,
         details: Mapping[str, Any] | str | None = None,
         lock_until: datetime | NotAsked | None = NOT_ASKED,
+        exclusive: bool = False,
     ) -> Enforcement:
         """A context manager around one enforcement: timed, and in the log whatever happens in its block.
 
@@ -152,6 +177,10 @@ class RiskStore:
         bad arguments raise here (InvalidValue, and NestedTransaction inside :meth:`begin`): a store in trouble never
         keeps a position from being closed. After the block, EnforcementNotRecorded tells that the row could not be
         written; an exception of the block's own is logged and goes on its way.
+
+        `exclusive` refuses a second live enforcement of the same account and rule before its block
+        (EnforcementInProgress): a breach that repeats ten times a second must not flatten twice. One of another host,
+        of which nobody here knows whether it lives, counts as live for a minute.
         """
         self._check_not_nested()
         return Enforcement(
@@ -161,11 +190,15 @@ class RiskStore:
             reason=reason,
             details=details,
             lock_until=lock_until,
+            exclusive=exclusive,
             write=self._write,
             clock=self._clock,
             monotonic=self._monotonic,
             thresholds=self._thresholds,
             limits=self._limits,
+            live=self._live,
+            observers=self._observers,
+            recorded=self._metrics.observe if self._metrics is not None else None,
         )
 
     def record(self, log: EnforcementLog, lockout: Lockout | None = None) -> EnforcementLog:
@@ -177,7 +210,26 @@ class RiskStore:
         log.check_writable()
         log.enforcement_id = log.enforcement_id or uuid.uuid4().hex
         lockouts = [lockout] if lockout is not None else []
-        return record(self._write, lambda: log, lockouts, self._limits, in_flight=False)
+        return run_steps(recording(lambda: log, lockouts, self._limits, in_flight=False), self._write)
+
+    def interrupted(self) -> list[Interrupted]:
+        """Enforcements that have begun and whose process is gone: nobody will finish them. Those of other hosts, of
+        which this one cannot tell, are there too, as unknown. What they did at the broker has to be looked up there.
+        """
+        with self.read() as tx:
+            return Interrupted.among(tx.enforcements.in_flight())
+
+    def close_interrupted(
+        self, row: Interrupted | EnforcementInFlight, note: str, *, other_host: bool = False
+    ) -> EnforcementLog:
+        """Moves an interrupted enforcement into the log, as failed: `note` says what was found out about it.
+
+        Refuses, with InvalidValue, one whose process is alive, and one of another host unless `other_host` says that it
+        is known to be gone. Should its process finish it all the same, that is written too, marked as late.
+        """
+        in_flight = Interrupted.check(row, other_host)
+        with self.begin() as tx:
+            return tx.enforcements.close(in_flight, note)
 
     def close(self) -> None:
         """Closes all connections. The store cannot be used afterwards."""
@@ -199,24 +251,43 @@ class RiskStore:
         """One write transaction that is waited for at most about `timeout_s` seconds."""
         self._check_not_nested()
         deadline = time.monotonic() + timeout_s
-        self._check_ready(timeout_s)
+        bounded = timeout_s != BUSY_TIMEOUT_S
+        with answered_by(deadline) if bounded else nullcontext():
+            self._check_ready(timeout_s)
         turn = self._queue.turn(timeout_s) if self._is_sqlite else nullcontext()
         with turn, translated(self._url):
             if not self._wal_is_set:
                 self._wal_is_set = set_wal(self._engine, timeout_s / 2)
-            bounded = timeout_s != BUSY_TIMEOUT_S
-            options = {"busy_timeout_s": max(0.0, deadline - time.monotonic())} if bounded else {}
             self._thread.writing = True
             try:
-                with (
-                    Session(self._engine, expire_on_commit=False, execution_options=options) as session,
-                    session.begin(),
-                ):
-                    if bounded and not self._is_sqlite:
-                        session.execute(_SET_TIMEOUTS, {"milliseconds": str(math.ceil(timeout_s * 1000))})
-                    yield Transaction(session, self._clock)
+                if self._is_sqlite or not bounded:
+                    options = {"busy_timeout_s": max(0.0, deadline - time.monotonic())} if bounded else {}
+                    with (
+                        Session(self._engine, expire_on_commit=False, execution_options=options) as session,
+                        session.begin(),
+                    ):
+                        yield Transaction(session, self._clock)
+                else:
+                    with self._session_of_server(deadline) as session:
+                        yield Transaction(session, self._clock)
             finally:
                 self._thread.writing = False
+
+    @contextmanager
+    def _session_of_server(self, deadline: float) -> Iterator[Session]:
+        """One transaction with a server, over by `deadline` whatever the server does, and be it nothing."""
+        with Session(self._engine, expire_on_commit=False) as session:
+            with answered_by(deadline):
+                raw = session.connection().connection
+            with cut_off_at(deadline, raw):
+                left_ms = max(1, math.ceil((deadline - time.monotonic()) * 1000))
+                session.execute(SET_TIMEOUTS, {"milliseconds": str(left_ms)})
+                try:
+                    yield session
+                    session.commit()
+                except BaseException:
+                    session.rollback()
+                    raise
 
     def _check_not_nested(self) -> None:
         if getattr(self._thread, "writing", False):

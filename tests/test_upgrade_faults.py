@@ -237,7 +237,7 @@ def _kill_adoptions(nursery: Nursery, folder: Path, kills: int) -> BigLoop:
     loop = BigLoop(nursery, folder)
     step = max(1, 420 * 2 // kills)  # it makes about 420 calls
     loop.run(upgrading, each_call(step, writing_only=False, cramped=False))
-    assert loop.kills >= kills // 2
+    assert loop.kills > 300 // step, "it met the calls that it makes"
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # shown when the test fails
     chance = random.Random(seed)

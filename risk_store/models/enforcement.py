@@ -11,6 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from risk_store.columns import INT64_MAX, storable_text
 from risk_store.errors import InvalidValue
 from risk_store.models.base import Base, Count, Flag, FreeStr, Id, Identifier, Instant, utc_now
+from risk_store.owner import Owner
 
 __all__ = ["EnforcementInFlight", "EnforcementLog"]
 
@@ -143,6 +144,11 @@ class EnforcementInFlight(Base, kw_only=True):
     pid: Mapped[Count]
     process_started: Mapped[FreeStr | None] = mapped_column(default=None)
     """The owner's start time in the system's own unit (Linux: clock ticks since boot), since pids are used again."""
+
+    @property
+    def owner(self) -> Owner:
+        """The process that carries it out."""
+        return Owner(self.host, self.boot_id, self.pid, self.process_started)
 
 
 # The indexes of v1, by v1's names.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from itertools import islice
@@ -12,8 +13,9 @@ import sqlalchemy as sa
 from risk_store.alerts import Thresholds
 from risk_store.errors import InvalidValue
 from risk_store.models import EnforcementInFlight, EnforcementLog
-from risk_store.repositories.base import Repository
+from risk_store.repositories.base import FRESH, Repository
 from risk_store.repositories.unreadable import tell_of_reports
+from risk_store.statements import arguments
 from risk_store.statements import enforcements as statements
 
 __all__ = ["EnforcementLogRepository"]
@@ -22,6 +24,7 @@ LOG_COLUMNS = [column.name for column in EnforcementLog.__table__.columns if col
 IN_FLIGHT_COLUMNS = EnforcementInFlight.__table__.columns.keys()
 Ts = TypeVarTuple("Ts")
 
+LATE = ":late"  # behind the id of an enforcement that had been closed as interrupted when it ended
 CHUNK = 1000  # rows bound at once by add_many
 
 
@@ -167,19 +170,81 @@ class EnforcementLogRepository(Repository):
     def finish(self, log: EnforcementLog) -> bool:
         """The in-flight row goes, the log row comes. Returns whether the in-flight row was there.
 
-        Someone may have closed it meanwhile; the log row is written all the same, and its id set.
+        Someone may have closed it as interrupted meanwhile, and that is in the log by its id: the row is then written
+        all the same, by another id and marked as late.
         """
         if log.enforcement_id is None:
             raise InvalidValue("enforcement_id", None, "the id of an enforcement that was started")
-        key = {"account_id": log.account_id, "enforcement_id": log.enforcement_id}
-        deleted = cast("sa.CursorResult[Any]", self._session.execute(statements.DELETE_IN_FLIGHT, key)).rowcount
+        deleted = self._take_out(log.account_id, log.enforcement_id)
+        if not deleted and (closed := self.find(log.account_id, log.enforcement_id)) is not None:
+            log.details = _with_facts(log.details, late=True, closed_as_interrupted_in_log_id=closed)
+            log.enforcement_id += LATE
         self.add(log)
-        return deleted == 1
+        return deleted
+
+    def in_flight(self, account_id: int | None = None, rule_id: str | None = None) -> Sequence[EnforcementInFlight]:
+        """Enforcements that have begun and not ended, by when they began; of one rule on one account, or all."""
+        if account_id is None or rule_id is None:
+            return self._session.scalars(statements.ALL_IN_FLIGHT, execution_options=FRESH).all()
+        key = {"account_id": account_id, "rule_id": rule_id}
+        return self._session.scalars(statements.IN_FLIGHT_OF_RULE, key, execution_options=FRESH).all()
+
+    def close(self, row: EnforcementInFlight, note: str) -> EnforcementLog:
+        """Moves an enforcement that nobody will finish into the log, as failed, with what is known of it.
+
+        Its time is None: nobody knows how long it took, nor what it did. Raises InvalidValue if it is not in flight.
+        """
+        arguments.text("note", note)
+        if not self._take_out(row.account_id, row.enforcement_id):
+            raise InvalidValue(
+                "enforcement_id", row.enforcement_id, "an enforcement in flight; it has ended or was closed"
+            )
+        log = EnforcementLog(
+            account_id=row.account_id,
+            rule_id=row.rule_id,
+            action=row.action,
+            reason=row.reason,
+            success=False,
+            error_message=f"interrupted: {note}",
+            timestamp=row.started_at,
+            details=_with_facts(
+                row.details, interrupted_process={"host": row.host, "pid": row.pid, "boot_id": row.boot_id}
+            ),
+            enforcement_id=row.enforcement_id,
+        )
+        return self.add(log)
+
+    def lock_rule(self, account_id: int, rule_id: str) -> None:
+        """Until this transaction ends, no other one decides whether this rule is being enforced on this account."""
+        if self._session.get_bind(EnforcementLog).dialect.name == "postgresql":
+            self._session.execute(statements.LOCK_RULE, {"name": f"risk_store {account_id} {rule_id}"})
 
     def find(self, account_id: int, enforcement_id: str) -> int | None:
-        """The id of this enforcement's log row, if it was written."""
+        """The id of this enforcement's log row, if it was written or closed as interrupted."""
+        row = self._find(account_id, enforcement_id)
+        return None if row is None else row.id
+
+    def find_recorded(self, log: EnforcementLog) -> int | None:
+        """The id of `log` if it is in the log already: the reply to its COMMIT may have been lost."""
+        if log.enforcement_id is None:
+            return None
+        row = self._find(log.account_id, log.enforcement_id)
+        if row is not None and (row.execution_time_ms is None) is (log.execution_time_ms is None):
+            return int(row.id)
+        if log.enforcement_id.endswith(LATE):
+            # Not there: then by its own id again, which `finish` marks anew if it has to.
+            log.enforcement_id = log.enforcement_id.removesuffix(LATE)
+            return None
+        late = self._find(log.account_id, log.enforcement_id + LATE)
+        return None if late is None else late.id
+
+    def _find(self, account_id: int, enforcement_id: str) -> sa.Row[int, int | None] | None:
         key = {"account_id": account_id, "enforcement_id": enforcement_id}
-        return self._session.scalars(statements.FIND_LOG, key).one_or_none()
+        return self._session.execute(statements.FIND_LOG, key).one_or_none()
+
+    def _take_out(self, account_id: int, enforcement_id: str) -> bool:
+        key = {"account_id": account_id, "enforcement_id": enforcement_id}
+        return cast("sa.CursorResult[Any]", self._session.execute(statements.DELETE_IN_FLIGHT, key)).rowcount == 1
 
     def _report(self, statement: sa.Select[*Ts]) -> Sequence[sa.Row[*Ts]]:
         tell_of_reports(self._session)
@@ -190,3 +255,14 @@ class EnforcementLogRepository(Repository):
         if log.timestamp is None:
             log.timestamp = self._clock()
         return {name: getattr(log, name) for name in LOG_COLUMNS}
+
+
+def _with_facts(details: str | None, **facts: Any) -> str:
+    """`details` with more facts in them; what was no JSON object is kept beside them."""
+    try:
+        known = json.loads(details) if details else {}
+    except (ValueError, RecursionError):
+        known = None
+    if not isinstance(known, dict):
+        known = {"details": details}
+    return json.dumps(known | facts)

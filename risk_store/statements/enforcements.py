@@ -14,11 +14,14 @@ from risk_store.statements import arguments
 from risk_store.statements.analytics import alert_counts, daily_trend, log_filters, slow_enforcements, time_by_rule
 
 __all__ = [
+    "ALL_IN_FLIGHT",
     "DELETE_IN_FLIGHT",
     "FIND_LOG",
     "GET_LOG",
     "INSERT_IN_FLIGHT",
     "INSERT_LOG",
+    "IN_FLIGHT_OF_RULE",
+    "LOCK_RULE",
     "alert_counts",
     "daily_trend",
     "log_filters",
@@ -35,11 +38,28 @@ INSERT_LOG = sa.insert(LOG)
 
 GET_LOG = sa.select(EnforcementLog).where(EnforcementLog.id == sa.bindparam("id"))
 
-FIND_LOG = sa.select(LOG.c.id).where(
+FIND_LOG = sa.select(LOG.c.id, LOG.c.execution_time_ms).where(
     LOG.c.account_id == sa.bindparam("account_id"), LOG.c.enforcement_id == sa.bindparam("enforcement_id")
 )
+"""The log row of an enforcement. One that was closed as interrupted has no time."""
 
 INSERT_IN_FLIGHT = sa.insert(IN_FLIGHT)
+
+# An intent whose COMMIT was answered too late may arrive after its outcome: it is over all the same.
+_IS_LOGGED = sa.exists().where(
+    LOG.c.account_id == IN_FLIGHT.c.account_id, LOG.c.enforcement_id == IN_FLIGHT.c.enforcement_id
+)
+_BEGUN_FIRST = (IN_FLIGHT.c.started_at, IN_FLIGHT.c.enforcement_id)
+
+ALL_IN_FLIGHT = sa.select(EnforcementInFlight).where(sa.not_(_IS_LOGGED)).order_by(*_BEGUN_FIRST)
+"""Enforcements that have begun and not ended, by when they began."""
+
+IN_FLIGHT_OF_RULE = ALL_IN_FLIGHT.where(
+    IN_FLIGHT.c.account_id == sa.bindparam("account_id"), IN_FLIGHT.c.rule_id == sa.bindparam("rule_id")
+)
+
+LOCK_RULE = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(sa.bindparam("name"), 0)))
+"""PostgreSQL: one transaction at a time decides whether ``name`` is being enforced. (SQLite has one writer anyway.)"""
 
 DELETE_IN_FLIGHT = sa.delete(IN_FLIGHT).where(
     IN_FLIGHT.c.account_id == sa.bindparam("account_id"), IN_FLIGHT.c.enforcement_id == sa.bindparam("enforcement_id")

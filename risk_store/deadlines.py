@@ -1,0 +1,127 @@
+"""How long a server may take to answer, whatever it does: refuse, answer late, or accept a connection and say nothing.
+
+A server's own timeouts cannot fire for a request that never arrived, and TCP's own take minutes. Within
+:func:`answered_by` a connection that takes too long is cut, which ends the driver's wait with an error like any other.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+
+from risk_store.watchdog import WATCHDOG
+
+__all__ = ["answered_by", "cut_off_at", "watch_connections"]
+
+_deadline: ContextVar[float | None] = ContextVar("risk_store_deadline", default=None)
+
+
+@contextmanager
+def answered_by(deadline: float) -> Iterator[None]:
+    """Connections that are opened or tested in this block must be there by `deadline` (of ``time.monotonic()``)."""
+    token = _deadline.set(deadline)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+@contextmanager
+def cut_off_at(deadline: float, raw: Any) -> Iterator[None]:
+    """Cuts the driver's connection `raw` at `deadline`, if the block has not ended by then."""
+    handle = os.dup(_fileno(raw))  # ours: it is no other file's, even if the driver closes its own meanwhile
+    call = WATCHDOG.call_at(deadline, lambda: _shut(handle))
+    try:
+        yield
+    finally:
+        call.cancel()
+        os.close(handle)
+
+
+def _fileno(raw: Any) -> int:
+    driver = getattr(raw, "driver_connection", raw)  # behind SQLAlchemy's adapter of an asyncio driver
+    if hasattr(driver, "fileno"):
+        return int(driver.fileno())
+    return int(driver._transport.get_extra_info("socket").fileno())  # asyncpg
+
+
+def _shut(handle: int) -> None:
+    duplicate = socket.socket(fileno=os.dup(handle))
+    try:
+        duplicate.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # it is cut already
+    finally:
+        duplicate.close()
+
+
+def watch_connections(engine: sa.Engine) -> None:
+    """Makes the engine's connections, new ones and those from its pool, obey :func:`answered_by`."""
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, _record: object, arguments: Any, keywords: Any) -> Any:
+        deadline = _deadline.get()
+        if deadline is None or dialect.is_async:  # asyncio has its own way to stop waiting
+            return None  # SQLAlchemy connects
+        return _connected_by(deadline, dialect, lambda: dialect.connect(*arguments, **keywords))
+
+    @event.listens_for(engine, "checkout")
+    def test(raw: Any, record: Any, _proxy: object) -> None:
+        # SQLAlchemy's own test of a pooled connection (pool_pre_ping) knows no deadline.
+        if record.info.pop("fresh", False):
+            return
+        try:
+            deadline = _deadline.get()
+            if deadline is None:
+                alive = engine.dialect.do_ping(raw)
+            else:
+                with cut_off_at(deadline, raw):
+                    alive = engine.dialect.do_ping(raw)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise exc.DisconnectionError from error
+        if not alive:
+            raise exc.DisconnectionError
+
+    @event.listens_for(engine, "connect")
+    def note(_raw: object, record: Any) -> None:
+        record.info["fresh"] = True
+
+
+def _connected_by(deadline: float, dialect: Any, connect: Callable[[], Any]) -> Any:
+    """A new connection; in a thread of its own, since a driver counts its timeout in whole seconds, two at least."""
+    ended: list[Any] = []
+    failed: list[BaseException] = []
+    done = threading.Event()
+    given_up = threading.Lock()
+
+    def work() -> None:
+        try:
+            raw = connect()
+        except BaseException as error:
+            failed.append(error)
+        else:
+            with given_up:
+                if not done.is_set():
+                    ended.append(raw)
+                else:
+                    raw.close()  # too late: nobody waits any more
+        done.set()
+
+    threading.Thread(target=work, name="risk_store connecting", daemon=True).start()
+    done.wait(max(0.0, deadline - time.monotonic()))
+    with given_up:
+        done.set()
+    if ended:
+        return ended[0]
+    if failed:
+        raise failed[0]
+    raise dialect.loaded_dbapi.OperationalError("the server did not answer in time")
