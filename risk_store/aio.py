@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -218,6 +219,7 @@ class AsyncRiskStore:
         self._verdict: schema.SchemaStatus | None = None
         self._wal_is_set = not self._is_sqlite
         self._closed = False
+        self._pid = os.getpid()
 
     @property
     def engine(self) -> AsyncEngine:
@@ -295,7 +297,7 @@ class AsyncRiskStore:
             limits=self._limits,
             live=self._live,
             observers=self._observers,
-            recorded=self._metrics.observe if self._metrics is not None else None,
+            meter=self._metrics,
         )
 
     async def record(self, log: EnforcementLog, lockout: Lockout | None = None) -> EnforcementLog:
@@ -416,6 +418,8 @@ class AsyncRiskStore:
     async def _check_ready(self, timeout_s: float = BUSY_TIMEOUT_S) -> None:
         if self._closed:
             raise StoreClosed
+        if self._pid != os.getpid():
+            raise StoreClosed("this AsyncRiskStore was made before a fork(): make a new one in the child process")
         if self._verdict is not None:
             return
         if self._is_sqlite:

@@ -153,6 +153,14 @@ def in_progress(account_id: int, rule_id: str, where: str) -> EnforcementInProgr
     return EnforcementInProgress(f"{rule_id} is being enforced on account {account_id} already, {where}")
 
 
+class Meter(Protocol):
+    """What metrics want to know; :class:`risk_store.metrics.Metrics` is one."""
+
+    def observe(self, log: EnforcementLog) -> object: ...
+
+    def write_error(self, operation: str) -> object: ...
+
+
 @dataclass(kw_only=True)
 class EnforcementCore:
     """What an enforcement is, whoever waits for its transactions: a thread or a task.
@@ -175,8 +183,8 @@ class EnforcementCore:
     live: LiveEnforcements = field(default_factory=LiveEnforcements)
     observers: Sequence[Callable[[Any], object]] = ()
     """Told of alerts (:class:`~risk_store.alerts.Alert`)."""
-    recorded: Callable[[EnforcementLog], object] | None = None
-    """Told of the finished enforcement, recorded or not: metrics."""
+    meter: Meter | None = None
+    """Told of each finished enforcement, recorded or not, and of writes that failed."""
 
     positions_closed: int = field(default=0, init=False)
     orders_canceled: int = field(default=0, init=False)
@@ -223,7 +231,7 @@ class EnforcementCore:
             self.live.leave(self.account_id, self.rule_id)
             raise  # told before anything is closed
         except TROUBLE as error:
-            self._shout("enforcement begun without an in-flight row", error)
+            self._shout("enforcement begun without an in-flight row", error, "intent")
         except BaseException:
             self.live.leave(self.account_id, self.rule_id)
             raise
@@ -236,7 +244,7 @@ class EnforcementCore:
             yield Step(self.limits.intent_s, lambda tx: _lock(tx, lockout))
         except TROUBLE as error:
             self._lockouts.append(lockout)
-            self._shout("lockout not written yet", error)
+            self._shout("lockout not written yet", error, "lockout")
 
     def _ending(self, error: BaseException | None) -> Steps[None]:
         """The outcome, whatever it was; an exception of the block's own is never replaced."""
@@ -251,6 +259,7 @@ class EnforcementCore:
         try:
             self.log = yield from recording(latest, self._lockouts, self.limits, in_flight=True)
         except EnforcementNotRecorded:
+            self._meter_failure("outcome")
             if error is None:
                 raise
         finally:
@@ -299,8 +308,12 @@ class EnforcementCore:
         level = self.thresholds.level(took_ms)
         if level is not None:
             self._tell(self._alert(level, took_ms, running=False))
-        if self.recorded is not None:
-            _harmless(self.recorded, log)
+        if self.meter is not None:
+            _harmless(self.meter.observe, log)
+
+    def _meter_failure(self, operation: str) -> None:
+        if self.meter is not None:
+            _harmless(self.meter.write_error, operation)
 
     def _alert(self, level: AlertLevel, took_ms: int, *, running: bool) -> Alert:
         return Alert(
@@ -375,7 +388,8 @@ class EnforcementCore:
             rule_id=self.rule_id,
         )
 
-    def _shout(self, what: str, error: BaseException) -> None:
+    def _shout(self, what: str, error: BaseException, operation: str) -> None:
+        self._meter_failure(operation)
         facts = {
             "enforcement_id": self.enforcement_id,
             "account_id": self.account_id,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
@@ -45,6 +47,9 @@ __all__ = ["RiskStore"]
 SET_TIMEOUTS = sa.text(
     "SELECT set_config('lock_timeout', :milliseconds, true), set_config('statement_timeout', :milliseconds, true)"
 )
+
+
+_stores: weakref.WeakSet[RiskStore] = weakref.WeakSet()
 
 
 class RiskStore:
@@ -111,6 +116,7 @@ class RiskStore:
         self._wal_is_set = not self._is_sqlite or self._in_memory
         self._closed = False
         self._thread = threading.local()
+        _stores.add(self)
 
     @property
     def engine(self) -> sa.Engine:
@@ -198,7 +204,7 @@ class RiskStore:
             limits=self._limits,
             live=self._live,
             observers=self._observers,
-            recorded=self._metrics.observe if self._metrics is not None else None,
+            meter=self._metrics,
         )
 
     def record(self, log: EnforcementLog, lockout: Lockout | None = None) -> EnforcementLog:
@@ -289,6 +295,18 @@ class RiskStore:
                     session.rollback()
                     raise
 
+    def _start_over_after_fork(self) -> None:
+        """In a forked child: connections of its own, and locks that no thread of the parent's holds."""
+        if not self._in_memory:
+            # The parent's connections are kept and never touched: to close one here would end what the parent does.
+            self._of_parent = (self._engine.pool, self._readers.pool)
+            self._engine.dispose(close=False)
+            self._readers.dispose(close=False)
+        self._queue = WriterQueue()
+        self._guard = threading.Lock()
+        self._thread = threading.local()
+        self._live = LiveEnforcements()
+
     def _check_not_nested(self) -> None:
         if getattr(self._thread, "writing", False):
             raise NestedTransaction
@@ -307,3 +325,12 @@ class RiskStore:
             self._verdict = verdict
         finally:
             self._guard.release()
+
+
+def _start_over_after_fork() -> None:
+    for store in _stores:
+        store._start_over_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_over_after_fork)

@@ -9,7 +9,7 @@ import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, TextIO
 
 import typer
 
@@ -19,6 +19,7 @@ from risk_store.cli import failures, progress, render, tables
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
+    from risk_store.interrupted import Interrupted
     from risk_store.repositories import Transaction
 
 __all__ = ["app", "main"]
@@ -26,7 +27,8 @@ __all__ = ["app", "main"]
 CHECK_CODES = {"current": 0, "empty": 10, "legacy_v1": 11, "behind": 12, "ahead": 13, "foreign": 14, "drifted": 15}
 
 _EXIT_CODES = (
-    "Exit codes: 0 ok, 1 failure, 2 usage, 3 the schema is not current, 4 upgrade has a question, 130 interrupted; "
+    "Exit codes: 0 ok, 1 failure, 2 usage, 3 the schema is not current, 4 upgrade has a question, 5 "
+    "--fail-on found alerts, 130 interrupted; "
     "check has one for each state: " + ", ".join(f"{state} {code}" for state, code in CHECK_CODES.items()) + "."
 )
 
@@ -51,6 +53,10 @@ Database = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Account = Annotated[int | None, typer.Option("--account", help="Only this account id.", show_default=False)]
+FailOn = Annotated[
+    Literal["warning", "critical", "timeout"] | None,
+    typer.Option("--fail-on", help="Exit with 5 if an enforcement was at this level or worse.", show_default=False),
+]
 Rule = Annotated[str | None, typer.Option("--rule", help="Only this rule, such as RULE-003.", show_default=False)]
 
 
@@ -184,15 +190,22 @@ def check(
             render.print_lines(tables.ODD_COLUMNS, map(tables.odd_row, odd), as_json=json)
             raise typer.Exit(CHECK_CODES[status.state.value])
         found = schema.tally(odd)
+    gone = _interrupted(database) if status.ok else []
     if json:
-        codes = {
-            f.column: f.rows for f in found if tables.is_code(f.column) and f.kind is schema.FindingKind.UNREADABLE
+        unreadable = {f.column: f.rows for f in found if f.kind is schema.FindingKind.UNREADABLE}
+        more = {
+            "message": status.message,
+            "unknown_codes": {column: rows for column, rows in unreadable.items() if tables.is_code(column)},
+            "odd": [finding.to_dict() for finding in found],
+            "interrupted": len(gone),
         }
-        odd_json = [finding.to_dict() for finding in found]
-        render.print_json(status.to_dict() | {"message": status.message, "unknown_codes": codes, "odd": odd_json})
+        render.print_json(status.to_dict() | more)
     else:
         for line in [*status.message.splitlines(), *tables.odd_lines(found, status.database)]:
             render.say(line)
+        if gone:
+            counted = "1 enforcement" if len(gone) == 1 else f"{len(gone):,} enforcements"
+            render.say(f"{counted} whose process is gone: risk-store interrupted {status.database}")
     raise typer.Exit(CHECK_CODES[status.state.value])
 
 
@@ -205,6 +218,7 @@ def report(
     outcome: Annotated[
         Literal["success", "all"], typer.Option(help="all: the times of failures and timeouts count too.")
     ] = "success",
+    fail_on: FailOn = None,
     json: Json = False,
 ) -> None:
     """Show times by rule, slow ones, daily trend.
@@ -218,7 +232,121 @@ def report(
             tables.slow(tx, 1000, 10, filters),
             tables.daily_trend(tx, days, account, rule),
         ]
+        alerts = tables.alert_counts(tx, days, filters)
     render.print_tables(shown, as_json=json)
+    _fail_on(fail_on, alerts)
+
+
+@app.command(epilog="Example: risk-store alerts sqlite:///risk.db --days 1 --fail-on critical")
+def alerts(
+    url: Database = None,
+    days: Annotated[int, typer.Option(help="How many days back.", min=1, max=3650)] = 1,
+    limit: Annotated[int, typer.Option(help="How many of the enforcements to list.", min=1, max=100_000)] = 20,
+    account: Account = None,
+    rule: Rule = None,
+    fail_on: FailOn = None,
+    json: Json = False,
+) -> None:
+    """Show the enforcements that were over a threshold.
+
+    How many of each rule, and the slowest. The thresholds are those of RISK_STORE_CONFIG or the environment.
+    """
+    from risk_store.settings import configured_thresholds
+
+    with _reading(url) as tx:
+        filters = {"account_id": account, "rule_id": rule, "since": tables.since(days)}
+        counts = tables.alert_counts(tx, days, filters)
+        shown = [counts, tables.slow(tx, configured_thresholds().slow_threshold_ms, limit, filters)]
+    render.print_tables(shown, as_json=json)
+    _fail_on(fail_on, counts)
+
+
+def _fail_on(level: str | None, counts: render.Table) -> None:
+    """Ends with its own exit code if an alert of this level or a worse one was raised."""
+    if level is None:
+        return
+    worse = ["warnings", "criticals", "timeouts"]
+    names = worse[["warning", "critical", "timeout"].index(level) :]
+    found = sum(row[name] for row in counts.rows for name in names)
+    if found:
+        enforcements = "1 enforcement" if found == 1 else f"{found:,} enforcements"
+        render.write(f"risk-store: {enforcements} at {level} or worse\n", sys.stderr)
+        raise typer.Exit(failures.ALERTS)
+
+
+@app.command(epilog='Example: risk-store interrupted sqlite:///risk.db --close "looked up at the broker: flat"')
+def interrupted(
+    url: Database = None,
+    close: Annotated[
+        str | None,
+        typer.Option(metavar="NOTE", help="Move them to the log as failed, with this note.", show_default=False),
+    ] = None,
+    enforcement: Annotated[
+        str | None, typer.Option(metavar="ID", help="Close only this enforcement.", show_default=False)
+    ] = None,
+    other_hosts: Annotated[
+        bool, typer.Option("--other-hosts", help="Close those of other hosts too: you know that they are gone.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List the enforcements whose process died in the middle.
+
+    What they did at the broker has to be looked up there. Those of other hosts, which may still run, are listed as
+    unknown.
+    """
+    from risk_store.store import RiskStore
+
+    with RiskStore(_database(url)) as store:
+        found = store.interrupted()
+        if close is None:
+            render.print_tables([tables.interrupted(found)], as_json=json)
+            return
+        chosen = [item for item in found if enforcement in (None, item.row.enforcement_id)]
+        if enforcement is not None and not chosen:
+            raise failures.UsageError(f"--enforcement {enforcement}: no interrupted enforcement has this id")
+        left = 0
+        for item in chosen:
+            if item.owner.value == "unknown" and not other_hosts:
+                left += 1
+                continue
+            log = store.close_interrupted(item, close, other_host=other_hosts)
+            render.say(f"account {log.account_id}, {log.rule_id}, {log.action}: in the log as failed, id {log.id}")
+        if left:
+            render.say(f"left alone, of other hosts: {left}. Close them only if they are gone: --other-hosts")
+
+
+@app.command("import", epilog="Example: risk-store import sqlite:///risk.db daemon.log")
+def import_(
+    url: Database,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A log file of the daemon's; - is standard input.")],
+) -> None:
+    """Write the records that could not be written, from a log file.
+
+    Takes the JSON lines at CRITICAL, whatever stands before them, and ignores the others. What is in the store already
+    is left alone, so it can be run again.
+    """
+    from datetime import UTC, datetime
+
+    from risk_store.errors import InvalidValue
+    from risk_store.spilled import read_back
+    from risk_store.store import RiskStore
+
+    written = known = 0
+    refused: list[InvalidValue] = []
+    with RiskStore(_database(url)) as store, _lines_of(file) as lines:
+        for spilled in read_back(lines):
+            if isinstance(spilled, InvalidValue):
+                refused.append(spilled)
+                continue
+            with store.begin() as tx:
+                new = spilled.write(tx, datetime.now(UTC))
+            written += new
+            known += not new and spilled.log is not None
+    render.say(f"{written:,} records written, {known:,} in the store already")
+    for error in refused:
+        render.write(f"risk-store: {render.visible(str(error))}\n", sys.stderr)
+    if refused:
+        raise typer.Exit(failures.FAILURE)
 
 
 @app.command(epilog="Example: risk-store slow sqlite:///risk.db --threshold 500 --limit 20")
@@ -290,6 +418,22 @@ def version(json: Json = False) -> None:
         render.print_json({"version": __version__})
     else:
         render.say(f"risk-store {__version__}")
+
+
+@contextmanager
+def _lines_of(file: str) -> Iterator[TextIO]:
+    if file == "-":
+        yield sys.stdin
+        return
+    with open(file, encoding="utf-8", errors="surrogateescape") as opened:
+        yield opened
+
+
+def _interrupted(database: URL) -> list[Interrupted]:
+    from risk_store.store import RiskStore
+
+    with RiskStore(database) as store:
+        return store.interrupted()
 
 
 @contextmanager

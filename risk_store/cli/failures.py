@@ -13,9 +13,9 @@ from urllib.parse import quote, quote_plus
 
 from risk_store.cli import render
 
-__all__ = ["FAILURE", "INTERRUPTED", "NOT_CURRENT", "QUESTION", "USAGE", "UsageError", "may_be_url", "tell"]
+__all__ = ["ALERTS", "FAILURE", "INTERRUPTED", "NOT_CURRENT", "QUESTION", "USAGE", "UsageError", "may_be_url", "tell"]
 
-FAILURE, USAGE, NOT_CURRENT, QUESTION, INTERRUPTED = 1, 2, 3, 4, 130
+FAILURE, USAGE, NOT_CURRENT, QUESTION, ALERTS, INTERRUPTED = 1, 2, 3, 4, 5, 130
 
 
 class UsageError(Exception):

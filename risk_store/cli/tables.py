@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,14 +11,17 @@ from risk_store.cli.render import Column, Table, plain
 
 if TYPE_CHECKING:
     from risk_store.copying import CopyReport
+    from risk_store.interrupted import Interrupted
     from risk_store.repositories import Transaction
     from risk_store.schema import Finding, OddValue
 
 __all__ = [
     "ODD_COLUMNS",
+    "alert_counts",
     "copied",
     "daily_trend",
     "everything",
+    "interrupted",
     "is_code",
     "lockouts",
     "odd_lines",
@@ -42,10 +45,10 @@ _ALERT_STYLES = {"WARNING": "yellow", "CRITICAL": "red", "TIMEOUT": "bold magent
 
 
 def _alert(milliseconds: Any) -> str | None:
-    """The name of the alert level, by the default thresholds."""
-    from risk_store.alerts import Thresholds
+    """The name of the alert level, by the thresholds that are configured."""
+    from risk_store.settings import configured_thresholds
 
-    level = Thresholds().level(milliseconds) if isinstance(milliseconds, int) else None
+    level = configured_thresholds().level(milliseconds) if isinstance(milliseconds, int) else None
     return level.name if level is not None else None
 
 
@@ -102,7 +105,10 @@ _NO_TIMES = dict.fromkeys(f"{name}_time_ms" for name in ("avg", "min", "max", "p
 
 
 def time_by_rule(tx: Transaction, days: int, outcome: Literal["success", "all"], filters: Mapping[str, Any]) -> Table:
-    alerts = {row.rule_id: row for row in tx.enforcements.alert_counts(**filters)}
+    from risk_store.settings import configured_thresholds
+
+    limits = configured_thresholds()
+    alerts = {row.rule_id: row for row in tx.enforcements.alert_counts(limits, **filters)}
     rows = [dict(row._mapping) for row in tx.enforcements.time_by_rule(outcome, **filters)]
     # Alerts count every outcome: a rule that only ever failed has no times, and is the last to be left out.
     unsuccessful = sorted(alerts.keys() - {row["rule_id"] for row in rows}, key=str)  # v1 may have left a number
@@ -119,9 +125,9 @@ def time_by_rule(tx: Transaction, days: int, outcome: Literal["success", "all"],
         Column("p95_time_ms", "p95", **_MS),
         Column("p99_time_ms", "p99", **_MS),
         Column("max_time_ms", "Max", **_MS),
-        Column("warnings", ">500", right=True, show=_count, style=_alarming("WARNING")),
-        Column("criticals", ">2000", right=True, show=_count, style=_alarming("CRITICAL")),
-        Column("timeouts", ">5000", right=True, show=_count, style=_alarming("TIMEOUT")),
+        Column("warnings", f">{limits.slow_threshold_ms}", right=True, show=_count, style=_alarming("WARNING")),
+        Column("criticals", f">{limits.critical_threshold_ms}", right=True, show=_count, style=_alarming("CRITICAL")),
+        Column("timeouts", f">{limits.timeout_ms}", right=True, show=_count, style=_alarming("TIMEOUT")),
     ]
     which = "successes" if outcome == "success" else "all outcomes"
     title = f"Execution time by rule, {days} days, {which}, slowest first"
@@ -145,6 +151,49 @@ def slow(tx: Transaction, threshold_ms: int, limit: int, filters: Mapping[str, A
     cut = f", the first {limit:,}" if len(rows) == limit else ""
     title = f"Enforcements over {threshold_ms:,} ms, slowest first{cut}"
     return Table("slow_enforcements", title, columns, rows, f"None took more than {threshold_ms:,} ms.")
+
+
+def alert_counts(tx: Transaction, days: int, filters: Mapping[str, Any]) -> Table:
+    """How many enforcements of each rule were over each threshold, whatever their outcome."""
+    from risk_store.settings import configured_thresholds
+
+    limits = configured_thresholds()
+    columns = [
+        Column("rule_id", "Rule"),
+        Column("warnings", f">{limits.slow_threshold_ms}", right=True, show=_count, style=_alarming("WARNING")),
+        Column("criticals", f">{limits.critical_threshold_ms}", right=True, show=_count, style=_alarming("CRITICAL")),
+        Column("timeouts", f">{limits.timeout_ms}", right=True, show=_count, style=_alarming("TIMEOUT")),
+    ]
+    rows = [dict(row._mapping) for row in tx.enforcements.alert_counts(limits, **filters)]
+    alarming = [row for row in rows if row["warnings"] or row["criticals"] or row["timeouts"]]
+    title = f"Alerts by rule, {days} days, all outcomes, each enforcement once"
+    return Table("alert_counts", title, columns, alarming, "No enforcement was over a threshold.")
+
+
+def interrupted(found: Sequence[Interrupted]) -> Table:
+    """Enforcements whose process is gone."""
+    now = datetime.now(UTC)
+    rows = []
+    for item in found:
+        values = {name: getattr(item.row, name) for name in ("account_id", "rule_id", "action", "reason", "started_at")}
+        began = item.row.started_at
+        age = _seconds(now - began) if isinstance(began, datetime) else None
+        process = {"host": item.row.host, "pid": item.row.pid, "enforcement_id": item.row.enforcement_id}
+        rows.append(values | {"age_s": age, "owner": item.owner.value} | process)
+    columns = [
+        Column("account_id", "Account", right=True, style=lambda _value: "bold red"),
+        Column("rule_id", "Rule"),
+        Column("action", "Action"),
+        Column("started_at", "Began (UTC)", show=_instant),
+        Column("age_s", "Ago", right=True, show=lambda value: "" if value is None else _span(value)),
+        Column("owner", "Process"),
+        Column("host", "Host"),
+        Column("pid", "Pid", right=True),
+        Column("enforcement_id", "Enforcement"),
+        Column("reason", "Reason", fold=True),
+    ]
+    title = "Enforcements that began and whose process is gone (unknown: of another host)"
+    return Table("interrupted", title, columns, rows, "No enforcement was interrupted.")
 
 
 def daily_trend(tx: Transaction, days: int, account_id: int | None, rule_id: str | None) -> Table:
