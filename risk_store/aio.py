@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 
 from risk_store import schema
 from risk_store.alerts import Alert, Thresholds
-from risk_store.deadlines import cut_off_at
+from risk_store.deadlines import answered_by, cut_off_at
 from risk_store.enforcement import (
     NOT_ASKED,
     EnforcementCore,
@@ -373,7 +373,8 @@ class AsyncRiskStore:
             session = await stack.enter_async_context(
                 AsyncSession(self._engine, expire_on_commit=False, sync_session_class=Session)
             )
-            connection = await session.connection(execution_options=options)
+            with answered_by(deadline) if bounded else nullcontext():
+                connection = await session.connection(execution_options=options)
             raw = (await connection.get_raw_connection()).dbapi_connection
             cut = cut_off_at(deadline, raw) if bounded and not self._is_sqlite else nullcontext()
             with cut:

@@ -9,7 +9,7 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -295,6 +295,23 @@ class RiskStore:
                     session.rollback()
                     raise
 
+    def _prepare_fork(self) -> None:
+        """No write of another thread's is under way while the process is copied, and no idle connection is open.
+
+        SQLite keeps in the process's memory who holds which lock on a file. A child that inherited a write lock there
+        could never write. (A thread that forks inside its own write transaction must not use the store in the child.)
+        """
+        self._turn_of_fork = ExitStack()
+        if not self._is_sqlite or self._in_memory or getattr(self._thread, "writing", False):
+            return
+        with suppress(StoreBusy):
+            self._turn_of_fork.enter_context(self._queue.turn(BUSY_TIMEOUT_S))
+        self._engine.dispose()
+        self._readers.dispose()
+
+    def _go_on_after_fork(self) -> None:
+        self._turn_of_fork.close()
+
     def _start_over_after_fork(self) -> None:
         """In a forked child: connections of its own, and locks that no thread of the parent's holds."""
         if not self._in_memory:
@@ -327,10 +344,17 @@ class RiskStore:
             self._guard.release()
 
 
-def _start_over_after_fork() -> None:
-    for store in _stores:
-        store._start_over_after_fork()
+def _each(work: Callable[[RiskStore], None]) -> Callable[[], None]:
+    def at_fork() -> None:
+        for store in list(_stores):
+            work(store)
+
+    return at_fork
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_over_after_fork)
+    os.register_at_fork(
+        before=_each(RiskStore._prepare_fork),
+        after_in_parent=_each(RiskStore._go_on_after_fork),
+        after_in_child=_each(RiskStore._start_over_after_fork),
+    )

@@ -54,6 +54,11 @@ def upgrade(url: str, kill: Kill | None = None, *, backup: bool = True) -> Job:
     return Job("upgrade", {"url": url, "backup": backup}, kill or Kill())
 
 
+def enforce(url: str, account: int, marker: Path, kill: Kill | None = None) -> Job:
+    """One enforcement with a lockout, whose block makes the file `marker` and closes three positions."""
+    return Job("enforce", {"url": url, "account": account, "marker": str(marker)}, kill or Kill())
+
+
 def alembic(*arguments: str, folder: Path = ROOT, kill: Kill | None = None, **variables: str) -> Job:
     """`alembic …`, started in `folder`, with variables of the environment by keyword (and no RISK_STORE_URL else)."""
     call = {"arguments": arguments, "folder": str(folder), "variables": variables}
@@ -135,6 +140,7 @@ def _warm_up() -> None:
     import alembic.config  # noqa: F401
     import sqlalchemy
 
+    import risk_store.store  # noqa: F401
     from risk_store.engines import open_engine, parse_url
     from risk_store.schema import upgrade
 
@@ -183,13 +189,26 @@ def _outcome(child: _Child) -> dict[str, Any]:
 def _do(job: dict[str, Any]) -> int:
     if job["kill"]["at"] or job["kill"]["cramped"]:
         _count_calls(Kill(**job["kill"]))
-    return _upgrade(**job["arguments"]) if job["call"] == "upgrade" else _alembic(**job["arguments"])
+    return {"upgrade": _upgrade, "alembic": _alembic, "enforce": _enforce}[job["call"]](**job["arguments"])
 
 
 def _upgrade(url: str, backup: bool) -> int:
     from risk_store.schema import upgrade
 
     print(upgrade(url, backup=backup).after)
+    return 0
+
+
+def _enforce(url: str, account: int, marker: str) -> int:
+    from risk_store import RiskStore
+
+    with (
+        RiskStore(url) as store,
+        store.enforce(account, "RULE-003", "CLOSE_ALL", "loss", lock_until=None) as enforcement,
+    ):
+        Path(marker).touch()
+        os.rename(marker, marker)  # a call that is counted, so that some are killed in the block
+        enforcement.positions_closed = 3
     return 0
 
 

@@ -81,7 +81,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         # A fixture over engines asks for its database only when it runs, so its parameter tells.
         parameters = getattr(getattr(item, "callspec", None), "params", {})
-        asked = any(isinstance(value, str) and value == "postgresql" for value in parameters.values())
+        asked = any(isinstance(value, str) and value.startswith("postgresql") for value in parameters.values())
         if asked or "postgres_server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.postgres)
 

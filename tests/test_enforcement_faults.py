@@ -1,0 +1,486 @@
+"""What becomes of an enforcement when its process dies, the reply to its COMMIT is lost, or the server says nothing."""
+
+import asyncio
+import json
+import logging
+import os
+import random
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from risk_store import EnforcementLog, EnforcementNotRecorded, Limits, Lockout, RiskStore, StoreClosed, StoreUnavailable
+from risk_store.aio import AsyncRiskStore
+from tests.support.forks import Kill, Nursery, enforce
+from tests.support.proxy import Proxy
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    with Nursery() as warm:
+        yield warm
+
+
+# Killed
+
+
+def check_after_a_kill(url: str, marker: Path, account: int) -> str:
+    """What is left of one enforcement: it is in the log, or listed as interrupted, or it had not begun; never two."""
+    with RiskStore(url) as store:
+        interrupted = [item.row for item in store.interrupted() if item.row.account_id == account]
+        with store.read() as tx:
+            logged = tx.enforcements.list(account_id=account)
+            in_flight = [row for row in tx.enforcements.in_flight() if row.account_id == account]
+            locked = tx.lockouts.is_locked(account)
+    assert len(logged) + len(in_flight) <= 1, "never both"
+    assert len(interrupted) == len(in_flight), "its process is gone: it is listed"
+    begun = marker.exists()
+    assert not begun or len(logged) + len(in_flight) == 1, "never neither"
+    assert locked is bool(logged or in_flight), "the account is locked either way"
+    if logged:
+        assert (logged[0].success, logged[0].positions_closed) == (True, 3)
+    return "logged" if logged else "interrupted" if in_flight else "not begun"
+
+
+def kill_enforcements(nursery: Nursery, url: str, folder: Path, kills: int) -> dict[str, int]:
+    """Kill one enforcement after the other, each at another call of the driver, round and round."""
+    seen = {"logged": 0, "interrupted": 0, "not begun": 0}
+    account, at = 0, 0
+    while account < kills:
+        jobs = []
+        for _ in range(6):
+            account, at = account + 1, at + 1
+            marker = folder / f"begun-{account}"
+            jobs.append((account, marker, enforce(url, account, marker, Kill(at=at))))
+        ends = nursery.run(*(job for *_, job in jobs))
+        for (number, marker, _), end in zip(jobs, ends, strict=True):
+            assert end.killed or end.passed, end
+            seen[check_after_a_kill(url, marker, number)] += 1
+        if all(end.passed for end in ends):
+            at = 0  # past its last call: from the first one again
+    return seen
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_an_enforcement_killed_at_any_step_is_whole_in_the_log_or_listed_as_interrupted(
+    nursery: Nursery, request: pytest.FixtureRequest, tmp_path: Path, engine: str
+) -> None:
+    seen = kill_enforcements(nursery, _fresh(engine, request, tmp_path), tmp_path, 42)
+    assert all(seen.values()), f"the loop met every end: {seen}"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_two_hundred_enforcements_killed_at_any_step_are_logged_or_interrupted(
+    nursery: Nursery, request: pytest.FixtureRequest, tmp_path: Path, engine: str
+) -> None:
+    seen = kill_enforcements(nursery, _fresh(engine, request, tmp_path), tmp_path, 200)
+    assert all(seen.values()), f"the loop met every end: {seen}"
+
+
+def _fresh(engine: str, request: pytest.FixtureRequest, folder: Path) -> str:
+    if engine == "postgresql":
+        return str(request.getfixturevalue("postgres_store_url"))
+    shutil.copy(request.getfixturevalue("sqlite_template"), folder / "risk.db")
+    return f"sqlite:///{folder / 'risk.db'}"
+
+
+# The reply to COMMIT is lost
+
+
+def lose_replies(url: str, cuts: int) -> None:
+    chance = random.Random(7)
+    with Proxy(url) as proxy, RiskStore(proxy.url, limits=Limits(intent_s=5, record_s=20)) as store:
+        with store.read() as tx:
+            tx.enforcements.list()
+        for number in range(1, cuts + 1):
+            verdict = chance.choice(["cut before", "cut after"])
+            place = chance.randrange(2)  # the intent's COMMIT or the outcome's
+            commits = 0
+
+            def judge(data: bytes, verdict: str = verdict, place: int = place) -> str | None:
+                nonlocal commits
+                if b"COMMIT\0" not in data:
+                    return None
+                commits += 1
+                return verdict if commits == place + 1 else None
+
+            proxy.on_request = judge
+            with store.enforce(number, "RULE-003", "CLOSE_ALL", "loss", lock_until=None) as enforcement:
+                enforcement.positions_closed = 1
+        proxy.on_request = lambda _data: None
+    with RiskStore(url) as store, store.read() as tx:
+        logs = tx.enforcements.list(limit=10 * cuts)
+        assert sorted(log.account_id for log in logs) == list(range(1, cuts + 1)), "0 doubled, 0 missing"
+        assert all(log.success and log.positions_closed == 1 for log in logs)
+        assert [row.account_id for row in tx.enforcements.in_flight()] == []
+        assert len(tx.lockouts.active()) == cuts
+
+
+def test_a_lost_reply_to_commit_doubles_nothing_and_loses_nothing(
+    postgres_store_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL + 1, "risk_store.enforcement")
+    lose_replies(postgres_store_url, 200)
+
+
+def test_a_record_whose_reply_is_lost_is_written_once(postgres_store_url: str) -> None:
+    for verdict in ("cut before", "cut after"):
+        with Proxy(postgres_store_url) as proxy, RiskStore(proxy.url) as store:
+            with store.read() as tx:
+                tx.enforcements.list()
+            verdicts = iter([verdict])
+            proxy.on_request = lambda data, v=verdicts: next(v, None) if b"COMMIT\0" in data else None
+            log = EnforcementLog(account_id=1, rule_id=verdict, action="A", reason="r", success=True)
+            assert store.record(log, Lockout(account_id=1, is_locked=True, reason="r", rule_id="R")).id
+    with RiskStore(postgres_store_url) as store, store.read() as tx:
+        assert [log.rule_id for log in tx.enforcements.list()] == ["cut after", "cut before"]
+
+
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+asyncpg"])
+async def test_a_lost_reply_to_commit_is_found_out_by_asyncio_too(
+    postgres_store_url: str, driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL + 1, "risk_store.enforcement")
+    with Proxy(postgres_store_url) as proxy:
+        url = sa.make_url(proxy.url).set(drivername=driver)
+        async with AsyncRiskStore(url, limits=Limits(intent_s=5, record_s=20)) as store:
+            await store.interrupted()
+            for number in range(1, 21):
+                verdict = "cut after" if number % 2 else "cut before"
+                verdicts = iter([None, verdict] if number % 4 < 2 else [verdict])
+                proxy.on_request = lambda data, v=verdicts: next(v, None) if b"COMMIT" in data else None
+                async with store.enforce(number, "RULE-003", "CLOSE_ALL", "loss"):
+                    pass
+    with RiskStore(postgres_store_url) as plain, plain.read() as tx:
+        assert sorted(log.account_id for log in tx.enforcements.list()) == list(range(1, 21))
+        assert list(tx.enforcements.in_flight()) == []
+
+
+# A server that is gone, or accepts and never answers
+
+
+class Silence:
+    """A host that accepts connections and never says a word."""
+
+    def __enter__(self) -> str:
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        return f"postgresql+psycopg://ann@127.0.0.1:{self._listening.getsockname()[1]}/risk"
+
+    def __exit__(self, *_: object) -> None:
+        self._listening.close()
+
+
+SHORT = Limits(intent_s=0.3, record_s=0.6)
+
+
+def _timed_enforcement(store: RiskStore) -> tuple[float, float]:
+    """Seconds until the block ran, and from its end until the error."""
+    began = time.monotonic()
+    with pytest.raises(EnforcementNotRecorded), store.enforce(1, "R", "A", "r", lock_until=None):
+        ran = time.monotonic()
+    return ran - began, time.monotonic() - ran
+
+
+def test_a_server_that_never_answers_a_first_connection_holds_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    with Silence() as url, RiskStore(url, limits=SHORT) as store:
+        before, after = _timed_enforcement(store)
+    assert before < 3, "0.3 s is the limit; the driver's own would be ten"
+    assert after < 5
+    events = [json.loads(r.getMessage())["event"] for r in caplog.records if r.name == "risk_store.enforcement"]
+    assert events == ["enforcement begun without an in-flight row", "enforcement not recorded"]
+
+
+def test_a_server_that_falls_silent_holds_nobody_and_is_used_again(postgres_store_url: str) -> None:
+    with Proxy(postgres_store_url) as proxy, RiskStore(proxy.url, limits=SHORT) as store:
+        with store.enforce(1, "R", "A", "before"):
+            pass
+        proxy.silent.set()  # the pooled connections, their test and new ones alike
+        before, after = _timed_enforcement(store)
+        assert before < 3
+        assert after < 5
+        proxy.cut()
+        proxy.silent.clear()
+        with store.enforce(2, "R", "A", "afterwards"):
+            pass
+    with RiskStore(postgres_store_url) as store, store.read() as tx:
+        assert [log.reason for log in tx.enforcements.list()] == ["afterwards", "before"]
+
+
+def test_a_server_that_falls_silent_in_the_block_is_given_up_in_time(postgres_store_url: str) -> None:
+    with Proxy(postgres_store_url) as proxy, RiskStore(proxy.url, limits=SHORT) as store:
+        with store.enforce(1, "R", "A", "before"):
+            pass
+        with pytest.raises(EnforcementNotRecorded), store.enforce(2, "R", "A", "r", lock_until=None):
+            proxy.silent.set()
+            began = time.monotonic()
+        assert time.monotonic() - began < 5
+        proxy.cut()
+        proxy.silent.clear()
+    with RiskStore(postgres_store_url) as store, store.read() as tx:
+        [row] = tx.enforcements.in_flight()
+        assert (row.account_id, tx.lockouts.is_locked(2)) == (2, True), "the in-flight row tells, and the lockout holds"
+
+
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+asyncpg"])
+async def test_a_silent_server_holds_no_task_either(postgres_store_url: str, driver: str) -> None:
+    with Proxy(postgres_store_url) as proxy:
+        async with AsyncRiskStore(sa.make_url(proxy.url).set(drivername=driver), limits=SHORT) as store:
+            async with store.enforce(1, "R", "A", "before"):
+                pass
+            proxy.silent.set()
+            began = time.monotonic()
+            with pytest.raises(EnforcementNotRecorded):
+                async with store.enforce(2, "R", "A", "r"):
+                    ran = time.monotonic()
+            assert ran - began < 3
+            assert time.monotonic() - ran < 5
+            proxy.cut()
+            proxy.silent.clear()
+            async with store.enforce(3, "R", "A", "afterwards"):
+                pass
+    with Silence() as url:
+        async with AsyncRiskStore(sa.make_url(url).set(drivername=driver), limits=SHORT) as store:
+            began = time.monotonic()
+            with pytest.raises(EnforcementNotRecorded):
+                async with store.enforce(2, "R", "A", "r"):
+                    ran = time.monotonic()
+            assert ran - began < 3
+
+
+def test_a_server_that_is_gone_holds_nobody() -> None:
+    with RiskStore("postgresql+psycopg://ann@127.0.0.1:1/risk", limits=SHORT) as store:
+        before, after = _timed_enforcement(store)
+        assert before < 3
+        assert after < 5
+        with pytest.raises(StoreUnavailable):
+            store.interrupted()
+
+
+def test_a_server_started_anew_is_found_again(postgres_store_url: str) -> None:
+    with Proxy(postgres_store_url) as proxy, RiskStore(proxy.url) as store:
+        for account in range(1, 6):
+            with store.enforce(account, "R", "A", "r"):
+                pass
+            proxy.cut()  # every pooled connection is dead
+        with store.read() as tx:
+            assert len(tx.enforcements.list()) == 5
+
+
+# SQLite in trouble
+
+
+@pytest.fixture
+def sqlite_file(sqlite_template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(sqlite_template, tmp_path / "risk.db"))
+
+
+def test_a_full_disk_does_not_stop_the_block_and_the_record_is_told(
+    sqlite_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with RiskStore(f"sqlite:///{sqlite_file}", limits=SHORT) as store:
+        with store.begin() as tx:
+            pages = tx.session.execute(sa.text("PRAGMA page_count")).scalar_one()
+
+        @sa.event.listens_for(store.engine, "begin")
+        def cramp(connection: Any) -> None:
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+        with (
+            pytest.raises(EnforcementNotRecorded, match="full"),
+            store.enforce(1, "R", "A", "r" * 100_000) as enforcement,
+        ):
+            enforcement.positions_closed = 1
+    lines = [json.loads(r.getMessage()) for r in caplog.records if r.name == "risk_store.enforcement"]
+    assert [line["event"] for line in lines] == [
+        "enforcement begun without an in-flight row",
+        "enforcement not recorded",
+    ]
+    assert all("full" in line["cause"] for line in lines)
+
+
+def test_a_read_only_file_does_not_stop_the_block(sqlite_file: Path) -> None:
+    with RiskStore(f"sqlite:///{sqlite_file}", limits=SHORT) as store:
+
+        @sa.event.listens_for(store.engine, "connect")
+        def read_only(raw: sqlite3.Connection, _record: object) -> None:
+            raw.execute("PRAGMA query_only = ON")
+
+        with pytest.raises(EnforcementNotRecorded, match="readonly"), store.enforce(1, "R", "A", "r"):
+            pass
+
+
+def test_a_file_that_is_gone_does_not_stop_the_block(sqlite_file: Path) -> None:
+    sqlite_file.unlink()
+    with (
+        RiskStore(f"sqlite:///{sqlite_file}", limits=SHORT) as store,
+        pytest.raises(EnforcementNotRecorded, match="no store here yet"),
+        store.enforce(1, "R", "A", "r"),
+    ):
+        pass
+    assert not sqlite_file.exists()
+
+
+# Threads, processes, forks
+
+CHILD = """
+import sys, threading
+from risk_store import Limits, RiskStore, Thresholds
+url, process, each = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+failed = []
+def work(thread):
+    for number in range(each):
+        try:
+            with store.enforce(1 + process * 100 + thread, "RULE-003", "CLOSE_ALL", f"{process}/{thread}/{number}",
+                               lock_until=None) as enforcement:
+                enforcement.positions_closed = 1
+        except BaseException as error:
+            failed.append(repr(error))
+with RiskStore(url, limits=Limits(intent_s=60, record_s=60), thresholds=Thresholds(10**6, 10**7, 10**8)) as store:
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+if failed:
+    sys.exit("\\n".join(failed))
+"""
+
+
+def test_eight_processes_of_eight_threads_enforce_on_one_file_at_once(sqlite_file: Path) -> None:
+    each = 5
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", CHILD, f"sqlite:///{sqlite_file}", str(n), str(each)],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for n in range(8)
+    ]
+    for child in children:
+        _, err = child.communicate(timeout=300)
+        assert (child.returncode, err) == (0, ""), "no error, no warning: nobody met a locked database"
+    with closing(sqlite3.connect(sqlite_file)) as connection:
+        count, distinct = connection.execute("SELECT count(*), count(DISTINCT reason) FROM enforcement_log").fetchone()
+        assert (count, distinct) == (8 * 8 * each, 8 * 8 * each), "every row once"
+        assert connection.execute("SELECT count(*) FROM enforcement_in_flight").fetchone() == (0,)
+        assert connection.execute("SELECT count(*) FROM lockouts WHERE is_locked").fetchone() == (64,)
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_a_store_that_is_open_works_in_a_forked_child_and_in_its_parent(
+    request: pytest.FixtureRequest, tmp_path: Path, engine: str
+) -> None:
+    url = _fresh(engine, request, tmp_path)
+    code = f"""
+import os, threading, time
+from risk_store import Limits, RiskStore
+with RiskStore({url!r}, limits=Limits(intent_s=30, record_s=60)) as store:
+    with store.enforce(1, "R", "A", "parent before"):
+        pass
+    with store.read() as tx:
+        tx.enforcements.list()
+    over = threading.Event()
+    written = 0
+    def write():  # other threads go on writing while this one forks
+        global written
+        while not over.is_set():
+            with store.begin() as tx:
+                tx.lockouts.set(99, "held", "R")
+            written += 1
+    threads = [threading.Thread(target=write) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    children = []
+    for number in range(5):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                with store.enforce(2 + number, "R", "A", "child"):
+                    pass
+                with store.read() as tx:
+                    assert len(tx.enforcements.list()) >= 2
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+        before = written
+        while written == before:
+            time.sleep(0.001)
+    over.set()
+    for thread in threads:
+        thread.join()
+    for child in children:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with store.enforce(3, "R", "A", "parent after"):
+        pass
+    with store.read() as tx:
+        reasons = sorted(log.reason for log in tx.enforcements.list())
+        assert reasons == ["child"] * 5 + ["parent after", "parent before"], reasons
+        assert tx.lockouts.is_locked(99)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_an_async_store_says_after_a_fork_what_to_do(sqlite_file: Path) -> None:
+    async def main() -> None:
+        async with AsyncRiskStore(f"sqlite+aiosqlite:///{sqlite_file}") as store:
+            await store.interrupted()
+            store._pid = os.getpid() + 1  # as a forked child sees it
+            with pytest.raises(StoreClosed, match="make a new one in the child process"):
+                await store.interrupted()
+
+    asyncio.run(main())
+
+
+def test_threads_that_share_a_store_are_watched_each(sqlite_file: Path) -> None:
+    from risk_store import Thresholds
+
+    told: list[Any] = []
+    store = RiskStore(f"sqlite:///{sqlite_file}", thresholds=Thresholds(10, 20, 50), on_alert=told.append)
+    ready = threading.Barrier(4)
+
+    def hang(account: int) -> None:
+        with store.enforce(account, "R", "A", "r"):
+            ready.wait(30)
+            deadline = time.monotonic() + 30
+            while account not in {a.account_id for a in list(told) if a.running} and time.monotonic() < deadline:
+                time.sleep(0.005)
+
+    threads = [threading.Thread(target=hang, args=(n,)) for n in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    store.close()
+    assert {alert.account_id for alert in told if alert.running} == {1, 2, 3, 4}
+    assert {alert.account_id for alert in told if not alert.running} == {1, 2, 3, 4}
+
+
+def test_the_server_side_of_a_held_row_is_left_in_time(postgres_store_url: str) -> None:
+    """A lock in the server is waited for no longer than the limit, and its statement does not stay behind."""
+    plain = sa.make_url(postgres_store_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with RiskStore(postgres_store_url, limits=SHORT) as store, psycopg.connect(plain) as holder:
+        with store.read() as tx:
+            tx.enforcements.list()
+        holder.execute("LOCK TABLE enforcement_in_flight IN EXCLUSIVE MODE")
+        began = time.monotonic()
+        with store.enforce(1, "R", "A", "r"):
+            assert time.monotonic() - began < 3
+            holder.rollback()
+        waiting = holder.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        ).fetchone()
+        assert waiting == (0,)
