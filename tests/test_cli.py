@@ -11,13 +11,24 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from risk_store import EnforcementLog, Order, OrderSide, OrderState, OrderType, RiskStore, __version__
+from risk_store import (
+    EnforcementInFlight,
+    EnforcementLog,
+    Order,
+    OrderSide,
+    OrderState,
+    OrderType,
+    RiskStore,
+    __version__,
+)
 from risk_store.cli import CHECK_CODES, main, render
+from risk_store.owner import this_process
 from tests.support import v1
 
 HOSTILE = "[/oops] [bold]<script>\n\x1b[2J\u202etxt\tend"
@@ -529,7 +540,21 @@ def test_the_package_runs_as_a_module_with_the_same_exit_codes(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "verb", ["upgrade", "restore", "copy", "check", "report", "slow", "orders", "lockouts", "demo"]
+    "verb",
+    [
+        "upgrade",
+        "restore",
+        "copy",
+        "check",
+        "report",
+        "slow",
+        "alerts",
+        "orders",
+        "lockouts",
+        "interrupted",
+        "import",
+        "demo",
+    ],
 )
 def test_the_help_of_each_verb_has_an_example(verb: str) -> None:
     assert f"Example: risk-store {verb} " in " ".join(run(verb, "--help").stdout.split())
@@ -545,3 +570,73 @@ def test_no_verb_shows_the_help_with_the_exit_codes() -> None:
     result = run()
     assert result.returncode == 0
     assert "130 interrupted" in " ".join(result.stdout.split())
+
+
+# Alerts and interrupted enforcements
+
+
+@pytest.fixture
+def alarming(filled: str) -> str:
+    """A store with one enforcement over 2000 ms (filled has it), and two interrupted ones: one of another host."""
+    here = this_process()
+    with RiskStore(filled) as store, store.begin() as tx:
+        for name, owner in {
+            "dead": replace(here, process_started="1"),
+            "far": replace(here, host="other-desk"),
+        }.items():
+            tx.enforcements.start(
+                EnforcementInFlight(
+                    account_id=77, enforcement_id=name, rule_id="RULE-003", action="CLOSE_ALL", reason=HOSTILE,
+                    started_at=datetime(2026, 11, 23, 15, 30, tzinfo=UTC), **asdict(owner),
+                )
+            )  # fmt: skip
+    return filled
+
+
+def test_alerts_show_counts_by_rule_and_the_slowest(alarming: str) -> None:
+    counts, slowest = run("alerts", alarming).stdout.split("\n\n")
+    assert counts.splitlines() == ["rule_id\twarnings\tcriticals\ttimeouts", "RULE-003\t0\t1\t0"]
+    assert len(slowest.splitlines()) == 2
+    assert "CRITICAL" in slowest
+    told = json.loads(run("alerts", alarming, "--json").stdout)
+    assert told["alert_counts"] == [{"rule_id": "RULE-003", "warnings": 0, "criticals": 1, "timeouts": 0}]
+
+
+@pytest.mark.parametrize("verb", ["alerts", "report"])
+def test_fail_on_has_an_exit_code_for_monitors(alarming: str, verb: str) -> None:
+    for level, code in [("warning", 5), ("critical", 5), ("timeout", 0)]:
+        result = run(verb, alarming, "--fail-on", level)
+        assert result.returncode == code
+        assert (f"risk-store: 1 enforcement at {level} or worse" in result.stderr) is bool(code)
+    assert run(verb, alarming).returncode == 0
+    assert run(verb, alarming, "--fail-on", "warning", "--account", "5").returncode == 0
+    assert run(verb, alarming, "--fail-on", "slow").returncode == 2
+
+
+def test_the_thresholds_of_the_environment_are_those_of_the_command_line(alarming: str) -> None:
+    variable = "RISK_STORE_MONITORING__ENFORCEMENT__SLOW_THRESHOLD_MS"
+    counts = run("alerts", alarming, **{variable: "50"}).stdout
+    assert "RULE-003\t1\t1\t0" in counts
+    refused = run("alerts", alarming, **{variable: "quick"})
+    assert refused.returncode == 2
+    assert f"{variable}: 'quick' is not a whole number of milliseconds" in refused.stderr
+
+
+def test_interrupted_lists_what_the_dead_were_doing_and_closes_it_on_purpose(alarming: str) -> None:
+    rows = [line.split("\t") for line in run("interrupted", alarming).stdout.splitlines()]
+    assert rows[0][:3] == ["account_id", "rule_id", "action"]
+    assert [(row[5], row[8]) for row in rows[1:]] == [("gone", "dead"), ("unknown", "far")]
+    checked = run("check", alarming)
+    assert checked.returncode == 0
+    assert "2 enforcements whose process is gone: risk-store interrupted" in checked.stdout
+    assert json.loads(run("check", alarming, "--json").stdout)["interrupted"] == 2
+    closed = run("interrupted", alarming, "--close", "looked up: flat")
+    assert closed.returncode == 0
+    assert "account 77, RULE-003, CLOSE_ALL: in the log as failed, id " in closed.stdout
+    assert "left alone, of other hosts: 1. Close them only if they are gone: --other-hosts" in closed.stdout
+    assert run("interrupted", alarming, "--close", "x", "--enforcement", "none").returncode == 2
+    assert run("interrupted", alarming, "--close", "that desk is gone", "--other-hosts").returncode == 0
+    assert len(run("interrupted", alarming).stdout.splitlines()) == 1
+    with RiskStore(alarming) as store, store.read() as tx:
+        notes = [log.error_message for log in tx.enforcements.list(account_id=77)]
+    assert notes == ["interrupted: that desk is gone", "interrupted: looked up: flat"]

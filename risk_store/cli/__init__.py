@@ -342,7 +342,8 @@ def import_(
                 new = spilled.write(tx, datetime.now(UTC))
             written += new
             known += not new and spilled.log is not None
-    render.say(f"{written:,} records written, {known:,} in the store already")
+    records = "1 record" if written == 1 else f"{written:,} records"
+    render.say(f"{records} written, {known:,} in the store already")
     for error in refused:
         render.write(f"risk-store: {render.visible(str(error))}\n", sys.stderr)
     if refused:
