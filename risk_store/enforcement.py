@@ -62,7 +62,7 @@ alert_logger = logging.getLogger("risk_store.alerts")
 
 # What a database in trouble raises, whatever the driver. Anything else is a bug and must not be taken for trouble.
 TROUBLE = (RiskStoreError, SQLAlchemyError, OSError)
-_ATTEMPTS = 2
+_ATTEMPTS = 3  # the second may meet the first one's COMMIT on its way, and be refused its enforcement_id
 # How long an enforcement of another host, of which nobody here can tell whether it still runs, counts as running.
 FOREIGN_COUNTS_AS_LIVE = timedelta(seconds=60)
 

@@ -283,7 +283,7 @@ def _prepare_sqlite(engine: sa.Engine, purpose: Purpose) -> None:
         # IMMEDIATE takes the write lock before anything is read: a deferred transaction that read first cannot wait
         # for the lock and fails at once, whatever the timeout. Readers stay deferred and block nobody.
         kind = "DEFERRED" if purpose in ("read", "look") else options.get("sqlite_begin", "IMMEDIATE")
-        connection.exec_driver_sql(f"BEGIN {kind}")
+        _execute(connection, f"BEGIN {kind}")
 
 
 def _decoded(stored: bytes) -> str:
@@ -305,8 +305,18 @@ def mode_to_look(file: Path) -> str:
 
 def _set_busy_timeout(connection: sa.Connection, seconds: float) -> None:
     if connection.info.get("busy_timeout_s") != seconds:
-        connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+        _execute(connection, f"PRAGMA busy_timeout = {int(seconds * 1000)}")
         connection.info["busy_timeout_s"] = seconds
+
+
+def _execute(connection: sa.Connection, statement: str) -> None:
+    """By the driver itself: SQLAlchemy's own way costs 50 µs more, in each transaction of each enforcement."""
+    raw: Any = connection.connection.dbapi_connection
+    cursor = raw.cursor()
+    try:
+        cursor.execute(statement)
+    finally:
+        cursor.close()
 
 
 def set_wal(engine: sa.Engine, timeout_s: float) -> bool:

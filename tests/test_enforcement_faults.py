@@ -149,6 +149,33 @@ def test_a_record_whose_reply_is_lost_is_written_once(postgres_store_url: str) -
         assert [log.rule_id for log in tx.enforcements.list()] == ["cut after", "cut before"]
 
 
+def test_an_attempt_that_meets_its_own_earlier_commit_on_the_way_finds_it(postgres_store_url: str) -> None:
+    """The first attempt is given up before the server has carried it out: the second must not take it for another's."""
+    with RiskStore(postgres_store_url) as first, RiskStore(postgres_store_url) as second:
+        running = first.enforce(1, "RULE-003", "CLOSE_ALL", "loss")
+        running.__enter__()
+        running._call.cancel()
+        ended: list[EnforcementLog] = []
+
+        def again() -> None:
+            log = running._outcome()
+            with second.begin() as tx:
+                assert tx.enforcements.finish(log) is False
+            ended.append(log)
+
+        with first.begin() as tx:
+            log = running._outcome()
+            assert tx.enforcements.finish(log)
+            thread = threading.Thread(target=again)
+            thread.start()
+            thread.join(0.5)  # it waits for the row that this transaction has taken out
+            assert thread.is_alive()
+        thread.join(30)
+        assert [log.id for log in ended] == [log.id]
+        with first.read() as tx:
+            assert len(tx.enforcements.list()) == 1
+
+
 @pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+asyncpg"])
 async def test_a_lost_reply_to_commit_is_found_out_by_asyncio_too(
     postgres_store_url: str, driver: str, caplog: pytest.LogCaptureFixture

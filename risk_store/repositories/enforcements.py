@@ -176,8 +176,13 @@ class EnforcementLogRepository(Repository):
         if log.enforcement_id is None:
             raise InvalidValue("enforcement_id", None, "the id of an enforcement that was started")
         deleted = self._take_out(log.account_id, log.enforcement_id)
-        if not deleted and (closed := self.find(log.account_id, log.enforcement_id)) is not None:
-            log.details = _with_facts(log.details, late=True, closed_as_interrupted_in_log_id=closed)
+        found = None if deleted else self._find(log.account_id, log.enforcement_id)
+        if found is not None and found.execution_time_ms is not None:
+            # Our own: an earlier attempt was given up, and its COMMIT was carried out while this one waited for its row.
+            log.id = found.id
+            return False
+        if found is not None:
+            log.details = _with_facts(log.details, late=True, closed_as_interrupted_in_log_id=found.id)
             log.enforcement_id += LATE
         self.add(log)
         return deleted
