@@ -14,9 +14,18 @@ from typing import Any
 import sqlalchemy as sa
 from alembic.util import CommandError
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
 
 from alembic import context
-from risk_store.engines import MIGRATION_LOCK_TIMEOUT_S, database_file, open_engine, parse_url, translated, url_of
+from risk_store.engines import (
+    MIGRATION_LOCK_TIMEOUT_S,
+    database_file,
+    display_url,
+    open_engine,
+    parse_url,
+    translated,
+    url_of,
+)
 from risk_store.errors import RiskStoreError, SchemaMismatch
 from risk_store.models import Base
 from risk_store.schema import VERSION_TABLE, LegacyChoices, Upgrade, inspect_schema
@@ -47,6 +56,9 @@ def main() -> None:
                 _run(given, arguments)
         except RiskStoreError as error:
             raise CommandError(str(error)) from error  # which `alembic` prints without a traceback
+        except DBAPIError as error:
+            reason = str(error.orig).strip().partition("\n")[0]  # what else there is holds values, and the statement
+            raise CommandError(f"{display_url(url_of(given))}: {reason}. Nothing was changed.") from error
 
 
 # -x name=value: what each does is told in docs/adopting-v1.md.
@@ -76,28 +88,28 @@ def _print_sql(url: URL) -> None:
 def _run(given: str | URL | sa.Engine, arguments: Mapping[str, str]) -> None:
     writing = _is_writing()
     work: Upgrade | None = None
-    with _engine(given, writing) as engine, engine.connect() as connection, connection.begin():
-        # On SQLite the engine has just begun with BEGIN IMMEDIATE (or, reading only, DEFERRED).
-        # dont_mutate: `check` and `current` must not even make the version table.
-        context.configure(connection=connection, dont_mutate=not writing, **_options())
-        if writing:
-            for statement in _lock_statements(connection.dialect.name):
-                connection.exec_driver_sql(statement)
-            verdict = inspect_schema(connection, url_of(given))
-            if not verdict.upgradable:
-                raise SchemaMismatch(verdict)
-        if writing and _is_upgrade():
-            work = context.config.attributes.get("upgrade") or _upgrade(url_of(given), arguments)
-            work.prepare(connection)
-        try:
+    try:
+        with _engine(given, writing) as engine, engine.connect() as connection, connection.begin():
+            # On SQLite the engine has just begun with BEGIN IMMEDIATE (or, reading only, DEFERRED).
+            # dont_mutate: `check` and `current` must not even make the version table.
+            context.configure(connection=connection, dont_mutate=not writing, **_options())
+            if writing:
+                for statement in _lock_statements(connection.dialect.name):
+                    connection.exec_driver_sql(statement)
+                verdict = inspect_schema(connection, url_of(given))
+                if not verdict.upgradable:
+                    raise SchemaMismatch(verdict)
+            if writing and _is_upgrade():
+                work = context.config.attributes.get("upgrade") or _upgrade(url_of(given), arguments)
+                work.prepare(connection)
             with context.begin_transaction():  # joins the transaction above
                 context.run_migrations()
             if work is not None:
                 work.complete(connection)
-        except BaseException:
-            if work is not None:
-                work.abandon()
-            raise
+    except BaseException:  # the COMMIT's too
+        if work is not None:
+            work.abandon()
+        raise
     if work is not None and work.report is not None and context.config.cmd_opts is not None:
         for line in work.report.text.splitlines():  # called as `alembic upgrade`
             context.config.print_stdout("%s", line)

@@ -512,8 +512,8 @@ def _is_no_canonical_instant(element: is_no_canonical_instant, compiler: Any, **
 class instant_of(FunctionElement[datetime]):  # noqa: N801 (it reads as a SQL function)
     """An instant column to compare with instants, for rows by the million: NULL where it cannot be read.
 
-    On SQLite what has the shape of canonical text is taken as it is (0.15 µs), and only the rest by way of
-    :class:`instant_key` (1.2 µs). On PostgreSQL it is the column.
+    On SQLite canonical text is taken as it is (0.3 µs), and only the rest by way of :class:`instant_key` (1.2 µs). On
+    PostgreSQL it is the column.
     """
 
     type = UtcInstant()
@@ -529,8 +529,15 @@ def _instant_of(element: instant_of, compiler: Any, **kw: Any) -> str:
 @compiles(instant_of, "sqlite")
 def _instant_of_sqlite(element: instant_of, compiler: Any, **kw: Any) -> str:
     column = compiler.process(element.clauses, **kw)
-    return f"""CASE WHEN {column} GLOB '????-??-?? ??:??:??' OR {column} GLOB '????-??-?? ??:??:??.??????' THEN {column}
+    # Days up to the 28th exist in every month: what has one of them need not be asked of the calendar.
+    return f"""CASE WHEN ({column} GLOB '{_PLAIN}' AND length(CAST({column} AS BLOB)) = 19
+        OR {column} GLOB '{_PLAIN}.[0-9][0-9][0-9][0-9][0-9][0-9]' AND length(CAST({column} AS BLOB)) = 26)
+        AND substr({column}, 6, 2) BETWEEN '01' AND '12' AND substr({column}, 9, 2) BETWEEN '01' AND '28'
+        AND substr({column}, 12, 2) < '24' THEN {column}
     ELSE nullif({_key_on_sqlite(column)}, '{instant_key.UNREADABLE}') END"""
+
+
+_PLAIN = "[12][0-9][0-9][0-9]-[01][0-9]-[012][0-9] [012][0-9]:[0-5][0-9]:[0-5][0-9]"
 
 
 def within(

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from risk_store import schema
-from risk_store.columns import CheckedFloat, CheckedType, Int64, UtcInstant
+from risk_store.columns import CalendarDate, CheckedFloat, CheckedType, FreeText, Int64, IntCode, UtcInstant
 from risk_store.engines import database_file, display_url, open_engine, parse_url, translated
 from risk_store.errors import InvalidValue, RiskStoreError, SchemaMismatch
 from risk_store.models import Base
@@ -39,6 +39,8 @@ class CopiedTable:
     rows: int
     rejected: int
     """Rows that the target cannot hold; they are in the file of rejected rows."""
+    escaped: int
+    """Texts with a NUL or bytes that are no UTF-8, which no server stores: these are made visible, as in new rows."""
     sums: dict[str, float]
     """The total of each numeric column that is no id and no code."""
 
@@ -231,6 +233,7 @@ class _Table:
         self._target = target
         self._rejected = rejected
         self._progress = progress
+        self._escaped = 0
 
     def copy(self) -> CopiedTable:
         total = self._source.execute(sa.select(sa.func.count()).select_from(self._table)).scalar_one()
@@ -254,13 +257,16 @@ class _Table:
                 f"{self._table.name}: {sent.rows} rows were sent and {arrived.rows} arrived, with sums {sent.sums} and "
                 f"{arrived.sums}. Nothing was copied."
             )
-        return CopiedTable(table=self._table.name, rows=arrived.rows, rejected=rejected, sums=arrived.sums)
+        return CopiedTable(
+            table=self._table.name, rows=arrived.rows, rejected=rejected, escaped=self._escaped, sums=arrived.sums
+        )
 
     def _rows(self, connection: sa.Connection, *, typed: bool) -> Iterator[Sequence[sa.Row[Any]]]:
         """Batches in the order of the primary key, the same on every engine."""
         columns = self._table.columns if typed else sa.table(self._table.name, *map(sa.column, self._names)).c
-        # A flag as it is stored: SQLAlchemy's type would make True of any text.
-        chosen = [sa.type_coerce(c, sa.types.NullType()) if isinstance(c.type, sa.Boolean) else c for c in columns]
+        # Flags and dates as they are stored: what they are is judged below.
+        raw = (sa.Boolean, CalendarDate)
+        chosen = [sa.type_coerce(c, sa.types.NullType()) if isinstance(c.type, raw) else c for c in columns]
         keys: list[sa.ColumnElement[Any]] = [
             column for column in columns if column.name in self._table.primary_key.columns
         ]
@@ -290,11 +296,27 @@ class _Table:
             if not column.nullable:
                 raise InvalidValue(f"{self._table.name}.{column.name}", None, "a value, which every row must have")
             return None
+        if isinstance(column.type, IntCode) and type(value) is int and abs(value) < 2**31:
+            return value  # a code that this release does not know is kept, as everywhere
+        if isinstance(column.type, CalendarDate):
+            value = self._date(column, value)
         if isinstance(column.type, CheckedType):
-            return column.type.process_bind_param(value, self._target.dialect)
+            encoded = column.type.process_bind_param(value, self._target.dialect)
+            self._escaped += isinstance(column.type, FreeText) and encoded != value
+            return encoded
         if value not in (0, 1):
             raise InvalidValue(f"{self._table.name}.{column.name}", value, "true or false")
         return bool(value)
+
+    def _date(self, column: sa.Column[Any], value: Any) -> date:
+        """A date in its one form: two spellings of one day would be one key on a server, and two rows."""
+        try:
+            day = date.fromisoformat(value) if isinstance(value, str) else value
+        except ValueError:
+            day = None
+        if not isinstance(day, date) or (isinstance(value, str) and day.isoformat() != value):
+            raise InvalidValue(f"{self._table.name}.{column.name}", value, "a date in the form YYYY-MM-DD")
+        return day
 
     def _set_sequence(self) -> None:
         """The next id is one that the source never gave, also where its last rows are deleted."""
@@ -309,7 +331,7 @@ class _Table:
             sequence = self._source.execute(sa.select(sa.func.pg_get_serial_sequence(name, "id"))).scalar_one()
             last = self._source.exec_driver_sql(f"SELECT last_value, is_called FROM {sequence}").one()  # noqa: S608
             given = last.last_value if last.is_called else None
-        if given is None:
+        if given is None or given < 1:  # no row was ever given an id
             return
         if self._target.dialect.name == "sqlite":
             for statement in (

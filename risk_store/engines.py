@@ -298,7 +298,7 @@ def mode_to_look(file: Path) -> str:
     readonly database"), and on a file in WAL mode it makes `-wal` and `-shm` and cannot remove them.
     """
     try:
-        return "ro" if Path(f"{file}-wal").stat().st_size else "rw"
+        return "ro" if Path(f"{file.resolve()}-wal").stat().st_size else "rw"  # SQLite follows links, and so must this
     except FileNotFoundError:
         return "rw"
 

@@ -100,7 +100,7 @@ class StoreUnavailable(RiskStoreError):
 
 
 class StoreBusy(RiskStoreError):
-    """Another writer holds the database, and the time to wait for it is over."""
+    """Another program writes to the database, or keeps a read of it open, and the time to wait for it is over."""
 
 
 class StoreFull(RiskStoreError):

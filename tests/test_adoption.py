@@ -27,14 +27,18 @@ from risk_store import (
     RiskStore,
     RiskStoreError,
     SchemaMismatch,
+    StoreBusy,
     StoreFull,
     StoreReadOnly,
+    engines,
     projectx,
 )
 from risk_store.codes import OrderState, OrderType
 from risk_store.schema import (
     FindingKind,
+    LegacyChoices,
     SchemaState,
+    Upgrade,
     UpgradeReport,
     alembic_config,
     copies,
@@ -278,10 +282,7 @@ def test_orders_whose_prices_contradict_stored_codes_stop_the_upgrade(
         assert stored.startswith(
             f"risk-store upgrade {url_of(file)} --legacy-order-codes stored --accept-contradictions"
         )
-        assert (
-            gateway
-            == f"risk-store upgrade {url_of(file)} --legacy-order-codes gateway   (gateway: no row contradicts it)"
-        )
+        assert gateway == f"risk-store upgrade {url_of(file)} --legacy-order-codes gateway   # no row contradicts it"
     with pytest.raises(CommandError, match="legacy-order-codes gateway"):
         command.upgrade(alembic_config(url_of(file)), "head")
     assert files_in(tmp_path) == before
@@ -376,6 +377,41 @@ def test_alembics_own_command_leaves_a_verified_copy(nursery: Nursery, v1_file: 
     copy = v1_file.with_name("state.db.v1.bak")
     assert f"copy of the file as it was (verified): {copy}" in end.out
     assert rows_of(copy) == before
+
+
+@pytest.mark.parametrize("step", ["stamp", "downgrade"])
+def test_a_file_that_was_never_converted_is_asked_about_whatever_alembic_did_to_it(tmp_path: Path, step: str) -> None:
+    file = make_gateway_file(tmp_path / "state.db")
+    getattr(command, step)(alembic_config(url_of(file)), "base")
+    with pytest.raises(LegacyContradiction):
+        upgrade(url_of(file))
+    upgrade(url_of(file), legacy_order_codes="gateway")
+    assert dict(execute(file, "SELECT id - 100, type FROM orders WHERE id < 300")) == TYPES
+
+
+def test_an_upgrade_by_steps_converts_once(tmp_path: Path) -> None:
+    file = make_gateway_file(tmp_path / "state.db")
+    url = url_of(file)
+    execute(file, "UPDATE orders SET limit_price = NULL, type = 99 WHERE type = 1")
+    for revision in ("0001", "0002", "head"):
+        config = alembic_config(url)
+        config.attributes["upgrade"] = Upgrade(
+            url=sa.make_url(url), choices=LegacyChoices(timezone=CHICAGO, order_codes="gateway"), backup=False
+        )
+        command.upgrade(config, revision)
+        assert dict(execute(file, "SELECT id - 300, state FROM orders WHERE id >= 300")) == STATES
+        assert execute(file, "SELECT DISTINCT created_at FROM orders") == [("2025-10-21 22:00:00",)]
+
+
+def test_both_questions_are_asked_at_once(tmp_path: Path) -> None:
+    file = make_gateway_file(tmp_path / "state.db")
+    add_order(file, 1, type=5, stop_price=1.0, created_at="2025-03-09 02:30:00")
+    with pytest.raises(LegacyContradiction, match=r"orders contradict .*; 1 time contradicts legacy_timezone") as asked:
+        upgrade(url_of(file), legacy_timezone=CHICAGO)
+    assert len(asked.value.commands) == 4
+    assert any("2025-03-09 02:30:00" in example for example in asked.value.examples)
+    report = upgrade(url_of(file), legacy_timezone=CHICAGO, legacy_order_codes="gateway", accept_contradictions=True)
+    assert "against the zone: its clocks skipped these local times" in report.text
 
 
 # A v1 daemon beside new code
@@ -506,6 +542,83 @@ def test_text_that_is_no_utf_8_is_read_and_hides_no_neighbour(v1_file: Path) -> 
     assert stored == [("4CFF6F", "7BFE")]
 
 
+@pytest.mark.parametrize("name", ["ROWID", "RowID", "_rowid_", "OID", "rowid"])
+def test_a_column_that_has_the_name_of_sqlites_own_key_misleads_nobody(v1_file: Path, name: str) -> None:
+    execute(v1_file, f"ALTER TABLE enforcement_log ADD COLUMN {name} TEXT DEFAULT 'x'")
+    before = v1_files.cells_of(v1_file)
+    add_log(v1_file, timestamp="2025-12-24T10:00:00")
+    upgrade(url_of(v1_file))
+    after = v1_files.cells_of(v1_file)["enforcement_log"]
+    for row, old in zip(after, before["enforcement_log"], strict=False):
+        assert {column: row[column] for column in old} == old
+    stored = execute(v1_file, "SELECT timestamp FROM enforcement_log ORDER BY id DESC LIMIT 1")
+    assert stored == [("2025-12-24 10:00:00",)]
+
+
+def test_all_three_names_of_sqlites_own_key_leave_the_primary_key(v1_file: Path) -> None:
+    for name in ("RowId", "_ROWID_", "oid"):
+        execute(v1_file, f"ALTER TABLE enforcement_log ADD COLUMN {name} TEXT DEFAULT 'x'")
+    add_log(v1_file, timestamp="2025-12-24T10:00:00")
+    assert [(f.column, f.rows) for f in upgrade(url_of(v1_file)).converted if f.kind is FindingKind.INSTANT] == [
+        ("enforcement_log.timestamp", 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "0000-00-00 00:00:00",
+        "2025-02-30 10:00:00",
+        "2025-10-21 25:61:61",
+        "9999-99-99 99:99:99",
+        "2025-00-10 10:00:00",
+        "abcd-ef-gh ij:kl:mn",
+        "2025-10-21 10:00:00\0x",
+        "2025-10-32 10:00:00",
+        "2025-13-01 10:00:00",
+        5,
+        b"\xff",
+    ],
+)
+def test_a_time_that_nobody_can_read_is_in_no_report_by_time(v1_file: Path, odd: Any) -> None:
+    upgrade(url_of(v1_file))
+    add_log(v1_file, timestamp=odd, rule_id="ODD")
+    early, late = datetime(1, 1, 5, tzinfo=UTC), datetime(9999, 12, 20, tzinfo=UTC)
+    with RiskStore(url_of(v1_file)) as store, store.read() as tx:
+        for bounds in ({"since": early}, {"until": late}, {"since": early, "until": late}):
+            assert list(tx.enforcements.list(rule_id="ODD", **bounds)) == []  # type: ignore[arg-type]
+            assert list(tx.enforcements.time_by_rule(rule_id="ODD", **bounds)) == []  # type: ignore[arg-type]
+        assert list(tx.enforcements.daily_trend(700_000, rule_id="ODD")) == []
+        assert len(tx.enforcements.list(rule_id="ODD")) == 1
+
+
+def test_a_time_that_only_python_reads_is_told_of_where_a_report_cannot_find_it(
+    v1_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    upgrade(url_of(v1_file))
+    add_log(v1_file, timestamp="20251021T170000", rule_id="BASIC")
+    with RiskStore(url_of(v1_file)) as store, store.read() as tx:
+        tx.enforcements.time_by_rule(since=datetime(2025, 10, 1, tzinfo=UTC))
+    assert [r.getMessage() for r in caplog.records if "is not found by its time" in r.getMessage()]
+    upgrade(url_of(v1_file), canonicalise=True)
+    with RiskStore(url_of(v1_file)) as store, store.read() as tx:
+        rules = tx.enforcements.time_by_rule(since=datetime(2025, 10, 1, tzinfo=UTC))
+    assert "BASIC" in [row.rule_id for row in rules]
+
+
+def test_a_file_of_nothing_but_odd_rows_does_not_fill_the_disk_with_warnings(
+    v1_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    upgrade(url_of(v1_file))
+    for _ in range(150):
+        add_log(v1_file, timestamp="", rule_id="ODD")
+    with RiskStore(url_of(v1_file)) as store, store.read() as tx:
+        for _ in range(2):
+            tx.enforcements.time_by_rule()
+            tx.enforcements.list(limit=1000)
+    assert len([r for r in caplog.records if r.name == "risk_store.unreadable"]) == 101
+
+
 # What is refused
 
 
@@ -522,6 +635,10 @@ def test_text_that_is_no_utf_8_is_read_and_hides_no_neighbour(v1_file: Path) -> 
             "enforcement_log.enforcement_id is there already",
         ),
         ("CREATE INDEX ix_orders_working ON orders(state)", "DROP INDEX ix_orders_working"),
+        ("CREATE INDEX IX_ORDERS_WORKING ON orders(state)", "DROP INDEX IX_ORDERS_WORKING"),
+        ("ALTER TABLE orders ADD COLUMN Trailing_Amount REAL", "RENAME COLUMN Trailing_Amount TO Trailing_Amount_v1"),
+        ("CREATE TABLE Enforcement_In_Flight (a)", "Enforcement_In_Flight, which v1 had not"),
+        ('CREATE VIEW "my view" AS SELECT 1', 'DROP VIEW "my view"'),
     ],
 )
 def test_a_v1_file_with_something_in_the_way_is_refused_untouched(v1_file: Path, sql: str, named: str) -> None:
@@ -547,6 +664,56 @@ def test_a_store_behind_with_something_in_the_way_is_refused_untouched(tmp_path:
     execute(file, "ALTER TABLE enforcement_log DROP COLUMN enforcement_id")
     execute(file, "DROP TABLE positions")
     assert (status(url_of(file)).state, status(url_of(file)).detail) == (SchemaState.DRIFTED, "missing positions")
+
+
+def test_a_column_of_ones_own_that_is_of_the_same_kind_is_taken_over(v1_file: Path) -> None:
+    execute(v1_file, "ALTER TABLE orders ADD COLUMN triggered_at DATETIME")
+    execute(v1_file, "UPDATE orders SET triggered_at = '2025-10-21T17:00:00Z' WHERE id = 102")
+    upgrade(url_of(v1_file))
+    assert execute(v1_file, "SELECT triggered_at FROM orders WHERE id = 102") == [("2025-10-21 17:00:00",)]
+    command.check(alembic_config(url_of(v1_file)))
+
+
+def test_what_the_database_itself_refuses_is_told_in_words_and_leaves_the_file_as_it_was(v1_file: Path) -> None:
+    execute(v1_file, "CREATE UNIQUE INDEX mine ON enforcement_log (timestamp)")
+    for time in ("2025-12-24T10:00:00Z", "2025-12-24 10:00:00"):
+        add_log(v1_file, timestamp=time)
+    before = files_in(v1_file.parent)
+    with pytest.raises(
+        RiskStoreError, match=r"UNIQUE constraint failed: enforcement_log\.timestamp\. Nothing was changed"
+    ):
+        upgrade(url_of(v1_file))
+    assert files_in(v1_file.parent) == before
+
+
+def test_a_trigger_of_the_owners_that_keeps_a_history_is_no_loss(v1_file: Path) -> None:
+    upgrade(url_of(v1_file))
+    execute(v1_file, "CREATE TABLE audit (id)")
+    execute(v1_file, "CREATE TRIGGER a AFTER UPDATE ON enforcement_log BEGIN INSERT INTO audit VALUES (new.id); END")
+    add_log(v1_file, timestamp="2025-12-24T10:00:00Z")
+    assert upgrade(url_of(v1_file), canonicalise=True).converted
+    assert len(execute(v1_file, "SELECT * FROM audit")) == 1
+
+
+def test_what_a_killed_copy_left_is_cleared_away_by_the_next_upgrade(v1_file: Path) -> None:
+    for name in ("state.db.v1.bak.abcd1234.part", "state.db.v1.bak.abcd1234.part-journal"):
+        (v1_file.parent / name).write_bytes(b"half")
+    (v1_file.parent / "state.db.v1.bak").write_text("precious")
+    upgrade(url_of(v1_file))
+    assert set(files_in(v1_file.parent)) == {"state.db", "state.db.v1.bak", "state.db.v1.bak2"}
+
+
+def test_a_reader_that_keeps_its_transaction_open_ends_the_upgrade_with_nothing_left_behind(
+    v1_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = files_in(v1_file.parent)
+    monkeypatch.setattr(engines, "MIGRATION_LOCK_TIMEOUT_S", 0.2)
+    with closing(sqlite3.connect(v1_file, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM orders").fetchone()
+        with pytest.raises(StoreBusy, match="or keeps a read of it open"):
+            upgrade(url_of(v1_file))
+    assert files_in(v1_file.parent) == before
 
 
 def test_a_read_only_file_is_refused_untouched(v1_file: Path) -> None:
@@ -715,7 +882,7 @@ def test_restoring_refuses_what_is_no_copy_and_touches_nothing(v1_file: Path, tm
     execute(tmp_path / "other.bak", "CREATE TABLE others (id)")
     before = files_in(tmp_path)
     for wrong, error, text in [
-        (tmp_path / "missing.bak", SchemaMismatch, "there is no file"),
+        (tmp_path / "missing.bak", InvalidValue, "is not a file"),
         (tmp_path / "text.bak", SchemaMismatch, "not an SQLite database"),
         (tmp_path / "other.bak", SchemaMismatch, "none of ours"),
         (v1_file, InvalidValue, "another file than the one"),
@@ -732,18 +899,35 @@ def test_restoring_refuses_what_is_no_copy_and_touches_nothing(v1_file: Path, tm
     assert files_in(tmp_path) == before
 
 
-def test_a_damaged_file_can_be_restored(v1_file: Path) -> None:
+@pytest.mark.parametrize("damage", ["in the middle", "at the start", "no database at all", "cut off"])
+def test_a_damaged_file_is_moved_aside_whole_and_the_copy_put_in_its_place(v1_file: Path, damage: str) -> None:
     before = sorted_rows(rows_of(v1_file))
     copy = upgrade(url_of(v1_file)).backup
     assert copy is not None
-    content = bytearray(v1_file.read_bytes())
-    content[8192:12288] = os.urandom(4096)
-    v1_file.write_bytes(content)
-    with pytest.raises(RiskStoreError, match="--no-backup restores over it"):
-        copies.restore(url_of(v1_file), copy)
-    copies.restore(url_of(v1_file), copy, backup=False)
+    content = v1_file.read_bytes()
+    damaged = {
+        "in the middle": content[:8192] + os.urandom(4096) + content[12288:],
+        "at the start": bytes(4096) + content[4096:],
+        "no database at all": b"what somebody wrote over it " * 500,
+        "cut off": content[: len(content) // 2],
+    }[damage]
+    v1_file.write_bytes(damaged)
+    kept = copies.restore(url_of(v1_file), copy)
+    assert kept == v1_file.with_name("state.db.damaged")
+    assert kept.read_bytes() == damaged
     assert sorted_rows(rows_of(v1_file)) == before
     assert is_sound(v1_file)
+    assert set(files_in(v1_file.parent)) == {"state.db", "state.db.damaged", "state.db.v1.bak"}
+
+
+def test_another_programs_database_is_not_overwritten(v1_file: Path, tmp_path: Path) -> None:
+    copy = upgrade(url_of(v1_file)).backup
+    assert copy is not None
+    execute(tmp_path / "photos.db", "CREATE TABLE photos (id)")
+    before = files_in(tmp_path)
+    with pytest.raises(SchemaMismatch, match="none of ours"):
+        copies.restore(url_of(tmp_path / "photos.db"), copy)
+    assert files_in(tmp_path) == before
 
 
 # The report

@@ -385,7 +385,27 @@ def test_restore_puts_the_copy_back_and_keeps_what_was_there(tmp_path: Path) -> 
     assert "the database of a v1 daemon" in result.stdout
     assert f"copy of what it held until now (verified): {file}.0003.bak" in result.stdout
     assert run("check", str(file)).returncode == CHECK_CODES["legacy_v1"]
-    assert run("restore", str(file), f"{file}.missing").returncode == 3
+    assert run("restore", str(file), f"{file}.missing").returncode == 2
+
+
+def test_blobs_and_infinities_hide_nothing_in_any_verb(tmp_path: Path) -> None:
+    file = v1.make_v1(tmp_path / "my state.db")
+    with closing(sqlite3.connect(file)) as daemon:
+        daemon.execute("UPDATE orders SET contract_id = x'58', stop_price = 9e999 WHERE id = 103")
+        daemon.execute("UPDATE enforcement_log SET rule_id = x'ff', execution_time_ms = 3000 WHERE id = 1")
+        daemon.execute("UPDATE lockouts SET reason = x'00ff', locked_until = NULL")
+        daemon.commit()
+    run("upgrade", str(file), "--no-backup")
+    for verb in (["orders"], ["report", "--days", "3000"], ["slow"], ["lockouts"], ["check", "--list"], ["check"]):
+        assert run(verb[0], str(file), *verb[1:]).returncode == 0
+        told = run(verb[0], str(file), *verb[1:], "--json")
+        assert told.returncode == 0, told.stderr
+        for line in told.stdout.splitlines():
+            json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert "x'58'" in run("orders", str(file)).stdout
+    helps = [line.partition(": ")[2] for line in run("check", str(file)).stdout.splitlines() if line.startswith("To ")]
+    assert all(run(*shlex.split(line)[1:]).returncode == 0 for line in helps)
+    assert helps
 
 
 def test_copy_says_what_arrived_and_refuses_a_target_that_is_not_empty(filled: str, tmp_path: Path) -> None:

@@ -142,7 +142,8 @@ def test_rows_that_the_target_cannot_hold_go_to_the_file_of_rejected_rows(
     execute(
         source,
         "UPDATE orders SET size = 'many' WHERE id = 102",
-        "UPDATE orders SET type = 99 WHERE id = 103",
+        "UPDATE orders SET type = 99, stop_price = 'x' WHERE id = 103",
+        "INSERT INTO daily_pnl (account_id, date, realized_pnl) VALUES (123, '2025-10-21T00:00:00', 5)",
         "UPDATE orders SET contract_id = 'a' || char(0) || 'b' WHERE id = 104",
         "UPDATE lockouts SET is_locked = 'perhaps' WHERE account_id = 123",
         "UPDATE enforcement_log SET timestamp = '' WHERE id = 1",
@@ -158,11 +159,12 @@ def test_rows_that_the_target_cannot_hold_go_to_the_file_of_rejected_rows(
         ("orders", 104),
         ("lockouts", 123),
         ("enforcement_log", 1),
+        ("daily_pnl", 123),
     }
-    assert "orders.type: 99 is not one of MARKET 1" in next(
-        line["reason"] for line in lines if line["row"].get("id") == 103
-    )
+    reasons = {line["row"].get("id"): line["reason"] for line in lines}
+    assert "orders.stop_price: 'x' is not a finite number" in reasons[103]
     assert {table.table: (table.rows, table.rejected) for table in report.tables if table.rejected} == {
+        "daily_pnl": (before["daily_pnl"] - 1, 1),
         "orders": (before["orders"] - 3, 3),
         "lockouts": (before["lockouts"] - 1, 1),
         "enforcement_log": (before["enforcement_log"] - 1, 1),
@@ -173,6 +175,27 @@ def test_rows_that_the_target_cannot_hold_go_to_the_file_of_rejected_rows(
         assert row.reason == r"a\x00b", "what no server stores is made visible, as for new rows"
     with pytest.raises(FileExistsError):
         copy_store(url_of(source), url_of(tmp_path / "third.db"), rejected=rejected)
+
+
+def test_codes_that_this_release_does_not_know_are_copied_as_they_are(source: Path, target: str) -> None:
+    execute(source, "UPDATE orders SET type = 77, state = 99 WHERE id = 102", "DELETE FROM trade_history")
+    execute(source, "UPDATE sqlite_sequence SET seq = 0 WHERE name = 'trade_history'")
+    copy_store(url_of(source), target)
+    with RiskStore(target) as store, store.read() as tx:
+        order = tx.orders.get(102)
+        assert order is not None
+        assert (order.type, order.state) == (77, 99)
+
+
+def test_texts_that_no_server_stores_are_counted(source: Path, target: str) -> None:
+    execute(
+        source,
+        "UPDATE enforcement_log SET reason = 'a' || char(0) || 'b' WHERE id = 2",
+        "UPDATE enforcement_log SET details = CAST(x'ff' AS TEXT) WHERE id = 1",
+    )
+    escaped = {table.table: table.escaped for table in copy_store(url_of(source), target).tables}
+    assert escaped["enforcement_log"] == 2
+    assert sum(escaped.values()) == 2
 
 
 def content_without_types(file: Path) -> dict[str, int]:
@@ -205,7 +228,7 @@ def test_a_copy_that_breaks_off_leaves_the_target_empty_and_can_be_repeated(
     source: Path, target: str, tmp_path: Path, after: int
 ) -> None:
     calls = iter(range(after))
-    execute(source, "UPDATE orders SET type = 99 WHERE id = 103")
+    execute(source, "UPDATE orders SET size = 'x' WHERE id = 103")
 
     def break_off(*_: object) -> None:
         if next(calls, None) is None:

@@ -181,11 +181,12 @@ def check(
     And what to run, if something helps. The exit code tells the state of the schema. Writes nothing.
     """
     from risk_store import schema
+    from risk_store.schema.verdict import shell_word
 
     database = _database(url)
     status = schema.status(database)
     with progress.shown() as tell:
-        odd = schema.odd_values(database, tell) if status.ok else iter(())
+        odd = schema.odd_values(database, tell) if status.upgradable else iter(())
         if listing:
             render.print_lines(tables.ODD_COLUMNS, map(tables.odd_row, odd), as_json=json)
             raise typer.Exit(CHECK_CODES[status.state.value])
@@ -201,11 +202,12 @@ def check(
         }
         render.print_json(status.to_dict() | more)
     else:
-        for line in [*status.message.splitlines(), *tables.odd_lines(found, status.database)]:
+        odd_lines = tables.odd_lines(found, status.database) if status.ok else ()
+        for line in [*status.message.splitlines(), *odd_lines]:
             render.say(line)
         if gone:
             counted = "1 enforcement" if len(gone) == 1 else f"{len(gone):,} enforcements"
-            render.say(f"{counted} whose process is gone: risk-store interrupted {status.database}")
+            render.say(f"{counted} whose process is gone: risk-store interrupted {shell_word(status.database)}")
     raise typer.Exit(CHECK_CODES[status.state.value])
 
 

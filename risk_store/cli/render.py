@@ -7,6 +7,7 @@ around are shown as escapes.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import unicodedata
@@ -43,18 +44,22 @@ def visible(text: str) -> str:
     )
 
 
+_SHOWN_AS: dict[type, Callable[[Any], str]] = {
+    Enum: lambda value: str(value.name),
+    bool: lambda value: "yes" if value else "no",
+    datetime: lambda value: value.isoformat(" ", "seconds").replace("+00:00", "Z"),
+    bytes: lambda value: f"x'{value.hex()}'",  # as SQL spells a blob
+    float: lambda value: f"{value:.15g}",  # every price seen on the wire, whole: five digits and nine decimals
+}
+
+
 def plain(value: Any) -> str:
     """A value as one cell of text; None is empty."""
     if value is None:
         return ""
-    if isinstance(value, Enum):
-        return value.name
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, datetime):
-        return value.isoformat(" ", "seconds").replace("+00:00", "Z")
-    if isinstance(value, float):
-        return f"{value:.15g}"  # every price seen on the wire, whole: five digits and nine decimals
+    for kind, show in _SHOWN_AS.items():
+        if isinstance(value, kind):
+            return show(value)
     return visible(str(value))
 
 
@@ -125,7 +130,8 @@ def print_lines(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, as
     if not as_json:
         write("\t".join(columns) + "\n")
     for row in rows:
-        line = json.dumps(row) if as_json else "\t".join(plain(row[name]) for name in columns)
+        as_object = {name: _json_value(value) for name, value in row.items()}
+        line = json.dumps(as_object) if as_json else "\t".join(plain(row[name]) for name in columns)
         write(line + "\n")
 
 
@@ -136,7 +142,11 @@ def _json_row(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
 def _json_value(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.name
-    return value.isoformat() if isinstance(value, (datetime, date)) else value
+    if isinstance(value, (datetime, date)):
+        return value.isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no infinity
+    return value if isinstance(value, (str, int, float, list, dict, type(None))) else plain(value)
 
 
 def _print_tab_separated(tables: Sequence[Table]) -> None:

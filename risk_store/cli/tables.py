@@ -291,7 +291,7 @@ def odd_row(odd: OddValue) -> dict[str, Any]:
         "row": odd.row,
         "column": odd.column,
         "kind": odd.kind.value,
-        "stored": odd.stored if isinstance(odd.stored, (str, int, float)) else repr(odd.stored),
+        "stored": odd.stored,
         "becomes": becomes,
     }
 
@@ -299,6 +299,7 @@ def odd_row(odd: OddValue) -> dict[str, Any]:
 def odd_lines(found: Iterable[Finding], database: str) -> Iterator[str]:
     """What `check` says of the rows: how many are odd, and what helps."""
     from risk_store.schema import FindingKind
+    from risk_store.schema.verdict import shell_word
 
     kinds = set()
     for finding in found:
@@ -311,9 +312,9 @@ def odd_lines(found: Iterable[Finding], database: str) -> Iterator[str]:
         }.get(finding.kind, f"with {finding.kind.value}")
         yield f"{finding.column}: {counted} {what} ({finding.examples[0]})"
     if kinds - {FindingKind.UNREADABLE}:
-        yield f"To make them canonical: risk-store upgrade {database}"
+        yield f"To make them canonical: risk-store upgrade {shell_word(database)}"
     if kinds:
-        yield f"To list them: risk-store check {database} --list"
+        yield f"To list them: risk-store check {shell_word(database)} --list"
 
 
 def is_code(column: str) -> bool:
@@ -332,6 +333,7 @@ def copied(report: CopyReport) -> Table:
             "table": table.table,
             "rows": table.rows,
             "rejected": table.rejected,
+            "escaped": table.escaped,
             "sums": ", ".join(f"{name} {total:,.15g}" for name, total in table.sums.items() if total),
         }
         for table in report.tables
@@ -340,6 +342,7 @@ def copied(report: CopyReport) -> Table:
         Column("table", "Table"),
         Column("rows", "Rows", right=True, show=_count),
         Column("rejected", "Rejected", right=True, show=_count),
+        Column("escaped", "Escaped", right=True, show=_count),
         Column("sums", "Sums, the same on both sides", fold=True),
     ]
     title = f"{report.source} -> {report.target}: {report.rows:,} rows, compared one by one, {report.seconds:.1f} s"

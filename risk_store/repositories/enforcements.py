@@ -178,7 +178,7 @@ class EnforcementLogRepository(Repository):
         deleted = self._take_out(log.account_id, log.enforcement_id)
         found = None if deleted else self._find(log.account_id, log.enforcement_id)
         if found is not None and found.execution_time_ms is not None:
-            # Our own: an earlier attempt was given up, and its COMMIT was carried out while this one waited for its row.
+            # Our own: an earlier attempt was given up, and its COMMIT carried out while this one waited for its row.
             log.id = found.id
             return False
         if found is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -24,7 +25,7 @@ logger = logging.getLogger("risk_store.unreadable")
 
 S = TypeVar("S", bound=Sequence[Any])
 
-MOST = 10_000  # values told of in one database; a file of nothing else must not fill the disk with warnings
+MOST = 100  # values told of in one database; a file of nothing else must not fill the disk with warnings
 
 _told: dict[tuple[Any, ...], set[tuple[str, str, str]]] = {}
 _reported_up_to: dict[tuple[Any, ...], int] = {}
@@ -50,25 +51,38 @@ def tell_of_reports(session: Session) -> None:
         return
     place = _place(bind.engine)
     last = session.scalar(sa.select(sa.func.max(EnforcementLog.id))) or 0
-    for row in session.execute(UNREADABLE_IN_REPORTS, {"after": _reported_up_to.get(place, 0), "last": last}):
-        _tell_of_row(session, row, EnforcementLog.__table__)
+    new = {"after": _reported_up_to.get(place, 0), "last": last}
+    for row in session.execute(UNREADABLE_IN_REPORTS, new, execution_options={"yield_per": MOST}):
+        if isinstance(row.timestamp, datetime) and (
+            row.execution_time_ms is None or type(row.execution_time_ms) is int
+        ):
+            # One that Python reads and SQLite does not, such as 20251021T170000.
+            _tell(session, "enforcement_log.timestamp", f"id {row.id}", str(row.timestamp), NOT_FOUND)
+        elif not _tell_of_row(session, row, EnforcementLog.__table__):
+            break  # enough is told
     _reported_up_to[place] = last
 
 
-def _tell_of_row(session: Session, row: Any, table: sa.Table | None) -> None:
+def _tell_of_row(session: Session, row: Any, table: sa.Table | None) -> bool:
+    """Whether there may be more to tell."""
     table = row.__table__ if isinstance(row, Base) else table
-    if table is None:
-        return
+    if table is None or not (isinstance(row, Base) or {c.name for c in table.primary_key} <= set(row._mapping)):
+        return True  # an aggregate is of no one row
     given = {column.name for column in table.columns} if isinstance(row, Base) else set(row._mapping)
     values = {column.name: getattr(row, column.name) for column in table.columns if column.name in given}
     key = ", ".join(f"{column.name} {values.get(column.name)}" for column in table.primary_key)
     for name, value in values.items():
         type_ = table.columns[name].type
         if value is not None and isinstance(type_, CheckedType) and not type_.is_readable(value):
-            _tell(session, type_.field, key, shown(value))
+            _tell(session, type_.field, key, shown(value), UNREADABLE)
+    return len(_told.get(_place(session.get_bind().engine), ())) <= MOST
 
 
-def _tell(session: Session, column: str, key: str, value: str) -> None:
+UNREADABLE = "cannot be read; the row is kept as it is (risk-store check --list)"
+NOT_FOUND = "is not found by its time, in the form it is stored in, until risk-store upgrade makes it canonical"
+
+
+def _tell(session: Session, column: str, key: str, value: str, what: str) -> None:
     told = _told.setdefault(_place(session.get_bind().engine), set())
     if (column, key, value) in told or len(told) > MOST:
         return
@@ -76,9 +90,7 @@ def _tell(session: Session, column: str, key: str, value: str) -> None:
     if len(told) > MOST:
         logger.warning("more than %d values cannot be read; see risk-store check --list", MOST)
     else:
-        logger.warning(
-            "%s, %s: %s cannot be read; the row is kept as it is (risk-store check --list)", column, key, value
-        )
+        logger.warning("%s, %s: %s %s", column, key, value, what)
 
 
 def _place(engine: sa.Engine) -> tuple[Any, ...]:

@@ -15,19 +15,22 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import REGCLASS
 
 from risk_store import v1
 from risk_store.codes import OrderType
 from risk_store.columns import CheckedType, IntCode, UtcInstant
-from risk_store.errors import InvalidValue, LegacyContradiction, shown
+from risk_store.errors import InvalidValue, LegacyContradiction, RiskStoreError, shown
 from risk_store.models import Base, EnforcementLog, Order
 from risk_store.schema.copies import Progress
 from risk_store.schema.verdict import VERSION_TABLE, SchemaState
 
 __all__ = ["Adoption", "Finding", "FindingKind", "LegacyChoices", "OddValue", "tally"]
 
-_WINDOW = 10_000  # rows read at once; what is kept of them is only what changes
+_WINDOW = 2_000  # rows read at once; what is kept of them is only what changes
 _EXAMPLES = 3
+_APPLICATION_ID = int.from_bytes(b"risk", "big")  # in SQLite's header, where a v1 file has 0
+_MARK = "rows adopted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,10 +153,30 @@ class Adoption:
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
-        # After a downgrade to v1 the version table is left, without a row: times and codes were converted before.
-        converted_before = sa.inspect(self.connection).has_table(VERSION_TABLE)
-        self._is_v1 = self.state is SchemaState.LEGACY_V1 and not converted_before
         self._is_sqlite = self.connection.dialect.name == "sqlite"
+        # A database that only v1 daemons have written to: never under Alembic, or behind, where no release works.
+        by_v1 = self.state in (SchemaState.LEGACY_V1, SchemaState.BEHIND)
+        self._is_v1 = by_v1 and not self._is_marked()
+
+    # Converted once: times and codes look the same before and after, so it has to be written down.
+
+    def _is_marked(self) -> bool:
+        if not sa.inspect(self.connection).has_table(VERSION_TABLE):
+            return False
+        if self._is_sqlite:
+            mark = self.connection.exec_driver_sql("PRAGMA application_id").scalar_one()
+            return bool(mark != 0)  # another program's own: then the version table has to do
+        comment = sa.select(sa.func.obj_description(sa.cast(VERSION_TABLE, REGCLASS), "pg_class"))
+        return bool(self.connection.scalar(comment) == _MARK)
+
+    def mark(self) -> None:
+        """Notes in the database that its rows are converted: a downgrade to v1 and an upgrade convert none twice."""
+        if self._is_marked():
+            return
+        if not self._is_sqlite:
+            self.connection.exec_driver_sql(f"COMMENT ON TABLE {VERSION_TABLE} IS '{_MARK}'")
+        elif self.connection.exec_driver_sql("PRAGMA application_id").scalar_one() == 0:
+            self.connection.exec_driver_sql(f"PRAGMA application_id = {_APPLICATION_ID}")
 
     @property
     def notes(self) -> list[str]:
@@ -170,7 +193,7 @@ class Adoption:
             ]
         notes = []
         if codes == "gateway":
-            notes.append("legacy_order_codes: not applied, the orders were adopted before and hold stored codes")
+            notes.append("legacy_order_codes: not applied, the orders hold stored codes since they were converted")
         if zone is not None:
             notes.append("legacy_timezone: canonical times have been UTC since adoption; applied to other forms only")
         return notes
@@ -179,41 +202,40 @@ class Adoption:
         """Raises LegacyContradiction if rows contradict the choices, unless that was accepted. Writes nothing."""
         if not self._is_v1 or self.choices.accept_contradictions:
             return
-        chosen = self.choices.order_codes or "stored"
-        other = "gateway" if chosen == "stored" else "stored"
-        rows, examples = self._contradicting(chosen)
+        chosen, zone = self.choices.order_codes or "stored", self.choices.timezone
+        rows, code_examples = self._contradicting(chosen)
+        times, time_examples = self._impossible_times()
+        if not rows and not times:
+            return
+        what = []
         if rows:
-            counter, _ = self._contradicting(other)
-            raise LegacyContradiction(
-                f"{_contradict(rows, 'order')} legacy_order_codes={chosen}"
-                f"{'' if self.choices.order_codes else ', the default'}",
-                examples,
-                [
-                    self._way_out(chosen, rows, order_codes=chosen),
-                    self._way_out(other, counter, order_codes=other),
-                ],
-            )
-        if self._is_sqlite and self.choices.zone is not UTC:
-            self._refuse_impossible_times()
+            default = "" if self.choices.order_codes else ", the default"
+            what.append(f"{_contradict(rows, 'order')} legacy_order_codes={chosen}{default}")
+        if times:
+            what.append(f"{_contradict(times, 'time')} legacy_timezone={zone}: its clocks skipped them")
+        codes = {chosen: rows}
+        if rows:
+            other = "gateway" if chosen == "stored" else "stored"
+            codes[other], _ = self._contradicting(other)
+        zones = {zone: times} | ({"UTC": 0} if times else {})
+        ways = [self._way_out(code, n + m, name, bool(rows)) for code, n in codes.items() for name, m in zones.items()]
+        raise LegacyContradiction("; ".join(what), [*code_examples, *time_examples], ways)
 
-    def _refuse_impossible_times(self) -> None:
-        impossible = [finding for finding in self.walk(write=False) if finding.kind is FindingKind.NEVER]
-        if impossible:
-            rows = sum(finding.rows for finding in impossible)
-            zone = self.choices.timezone
-            raise LegacyContradiction(
-                f"{_contradict(rows, 'time')} legacy_timezone={zone}: its clocks skipped them",
-                [f"{finding.column}, {example}" for finding in impossible for example in finding.examples],
-                [self._way_out(str(zone), rows, timezone=str(zone)), self._way_out("UTC", 0, timezone="UTC")],
-            )
+    def _impossible_times(self) -> tuple[int, list[str]]:
+        if not self._is_sqlite or self.choices.zone is UTC:
+            return 0, []
+        found = [finding for finding in self.walk(write=False) if finding.kind is FindingKind.NEVER]
+        examples = [f"{finding.column}, {example}" for finding in found for example in finding.examples]
+        return sum(finding.rows for finding in found), examples[:_EXAMPLES]
 
-    def _way_out(self, choice: str, contradicting: int, **options: str) -> str:
-        """One command that goes on, and what it means."""
-        given = {"timezone": self.choices.timezone, "order_codes": self.choices.order_codes} | options
-        words = [f"--legacy-{name.replace('_', '-')} {value}" for name, value in given.items() if value]
+    def _way_out(self, codes: str, contradicting: int, zone: str | None, about_codes: bool) -> str:
+        """One command that goes on, and behind it, as a shell's comment, what it means."""
+        codes_said = about_codes or self.choices.order_codes is not None
+        words = [f"--legacy-timezone {zone}"] if zone else []
+        words += [f"--legacy-order-codes {codes}"] if codes_said else []
         words += ["--accept-contradictions"] if contradicting else []
         means = f"{_contradict(contradicting, 'row')} it" if contradicting else "no row contradicts it"
-        return f"{self.command(' '.join(words))}   ({choice}: {means})"
+        return f"{self.command(' '.join(words))}   # {means}"
 
     def walk(self, *, write: bool) -> tuple[Finding, ...]:
         """Goes over all rows and says what is odd; with `write`, makes canonical what can be."""
@@ -295,12 +317,16 @@ class _Walk:
         present = {column["name"] for column in sa.inspect(adoption.connection).get_columns(table.name)}
         self._columns = [column for column in table.columns if column.name in present]
         self._raw = sa.table(table.name, *(sa.column(name) for name in present))
-        if adoption._is_sqlite:
-            name = next(name for name in ("rowid", "_rowid_", "oid") if name not in present)
-            self._key: sa.ColumnElement[Any] = sa.literal_column(name, sa.Integer())
-        else:
-            self._key = self._raw.c[next(iter(table.primary_key.columns)).name]
         self._row_key = [column.name for column in table.primary_key.columns]
+        self._key: sa.ColumnElement[Any] = self._raw.c[self._row_key[0]]
+        if adoption._is_sqlite:
+            # SQLite's own name for a row's key, unless a user has a column of that name, in whatever case.
+            taken = {name.lower() for name in present}
+            free = [name for name in ("rowid", "_rowid_", "oid") if name not in taken]
+            if free:
+                self._key = sa.literal_column(free[0], sa.Integer())
+            elif len(self._row_key) > 1 or table.primary_key.columns[self._row_key[0]].type._type_affinity is sa.Text:
+                raise RiskStoreError(f"{table.name} has columns rowid, _rowid_ and oid of yours; rename one of them")
         self._present = present
         # Before revision 0003 there is nowhere to write an outcome, but it can be said what will be.
         self._has_outcomes = table is EnforcementLog.__table__ and ("positions_closed" in present or not write)
@@ -358,7 +384,9 @@ class _Walk:
             compiled = update.compile(dialect=self._connection.dialect)
             order: list[str] = getattr(compiled, "positiontup", None) or []
             values: Any = [tuple(row[name] for name in order) for row in rows] if order else rows
-            self._connection.exec_driver_sql(str(compiled), values)
+            done = self._connection.exec_driver_sql(str(compiled), values).rowcount
+            if done not in (len(rows), -1):  # -1: the driver does not tell
+                raise RiskStoreError(f"{self._raw.name}: {len(rows)} rows were to be changed, and {done} were")
 
     def _odd_conditions(self) -> dict[str, sa.ColumnElement[bool]]:
         odd: dict[str, sa.ColumnElement[bool]] = {}

@@ -6,6 +6,7 @@ log would be applied to the file that was put in its place.
 
 from __future__ import annotations
 
+import glob
 import os
 import sqlite3
 import stat
@@ -30,7 +31,7 @@ from risk_store.errors import (
 from risk_store.models import Base
 from risk_store.schema.verdict import SchemaState, status
 
-__all__ = ["Progress", "check_sound", "check_writable", "restore", "row_counts", "verified_copy"]
+__all__ = ["Progress", "check_sound", "check_writable", "remove_drafts", "restore", "row_counts", "verified_copy"]
 
 Progress = Callable[[str, int, int], None]
 """Told of what is being done: what, how much of it is done, and how much there is (pages, rows)."""
@@ -77,8 +78,8 @@ def restore(
 
     What the file holds now is copied beside it first, and that copy's path returned, unless `backup` is False. It is
     one transaction: killed at any moment the file has its old content or all of the copy's, and so see it programs that
-    have it open. Raises InvalidValue, SchemaMismatch for a copy that is no database of ours, StoreBusy, StoreFull,
-    StoreReadOnly, StoreUnavailable.
+    have it open. A damaged file is moved aside instead (``<file>.damaged``). Raises InvalidValue, SchemaMismatch for a
+    copy or a file that is another program's, StoreBusy, StoreFull, StoreReadOnly, StoreUnavailable.
 
     >>> from risk_store.schema import upgrade
     >>> file = getfixture("tmp_path") / "risk.db"
@@ -92,18 +93,23 @@ def restore(
     if file is None:
         raise InvalidValue("url", display_url(url), "the URL of an SQLite file: a server has its own backups")
     source_file = Path(copy).absolute()
+    if not source_file.is_file():
+        raise InvalidValue("copy", str(copy), "a file: give the copy that an upgrade left beside the database")
     if source_file == file or (file.exists() and source_file.exists() and source_file.samefile(file)):
         raise InvalidValue("copy", str(copy), "another file than the one that is to be restored")
     source_url = URL.create("sqlite", database=str(source_file))
     found = status(source_url)
     if not found.upgradable or found.state is SchemaState.EMPTY:
         raise SchemaMismatch(found)
-    kept = None
     with translated(url):
         if file.exists():
             check_writable(file)
-            if backup:
-                kept = _kept(url, file, progress)
+            if not _is_sound(file):
+                return _put_in_the_place_of(file, source_file, progress)
+            present = status(url)
+            if present.state is SchemaState.FOREIGN:
+                raise SchemaMismatch(present)  # another program's: not ours to replace
+        kept = verified_copy(file, present.found or "v1", progress) if backup and file.exists() else None
         with _connected(source_file, mode_to_look(source_file)) as source, _connected(file, "rwc") as target:
             _check_sound(source, source_file)
             source.execute("BEGIN")
@@ -112,13 +118,44 @@ def restore(
     return kept
 
 
-def _kept(url: URL, file: Path, progress: Progress | None) -> Path:
+def _is_sound(file: Path) -> bool:
     try:
-        with _connected(file, mode_to_look(file)) as present:
-            _check_sound(present, file)
-        return verified_copy(file, status(url).found or "v1", progress)
-    except StoreUnavailable as error:
-        raise StoreUnavailable(f"{error} It can't be copied first: --no-backup restores over it.") from error
+        with _connected(file, mode_to_look(file)) as connection:
+            _check_sound(connection, file)
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except (StoreUnavailable, sqlite3.DatabaseError) as error:
+        if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_IOERR")):
+            raise
+        return False
+    return True
+
+
+def _put_in_the_place_of(file: Path, source: Path, progress: Progress | None) -> Path:
+    """Puts a copy of `source` in the place of a damaged file, which is moved aside whole; where to is returned.
+
+    Nothing can be written into what SQLite cannot read, and nothing of it is thrown away.
+    """
+    draft = verified_copy(source, "restored", progress)
+    try:
+        aside = _free_name(file.with_name(f"{file.name}.damaged"))
+        for end in ("", "-wal", "-shm", "-journal"):  # its logs belong to it, and to no other file
+            if (part := Path(f"{file}{end}")).exists():
+                part.rename(f"{aside}{end}")
+        draft.rename(file)
+    finally:
+        draft.unlink(missing_ok=True)
+    return aside
+
+
+def _free_name(wanted: Path) -> Path:
+    names = (wanted if number == 1 else wanted.with_name(f"{wanted.name}{number}") for number in count(1))
+    return next(name for name in names if not name.exists())
+
+
+def remove_drafts(file: Path) -> None:
+    """Removes what copies of `file` left that were killed while they were made."""
+    for draft in file.parent.glob(f"{glob.escape(file.name)}.*.bak.*.part*"):
+        draft.unlink(missing_ok=True)
 
 
 def row_counts(connection: sa.Connection) -> dict[str, int]:

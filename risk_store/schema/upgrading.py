@@ -19,7 +19,7 @@ from sqlalchemy.engine import URL
 from risk_store.engines import database_file, open_engine, translated, url_of
 from risk_store.errors import RiskStoreError, SchemaMismatch
 from risk_store.schema.adoption import Adoption, Finding, FindingKind, LegacyChoices, OddValue
-from risk_store.schema.copies import Progress, check_sound, check_writable, row_counts, verified_copy
+from risk_store.schema.copies import Progress, check_sound, check_writable, remove_drafts, row_counts, verified_copy
 from risk_store.schema.verdict import (
     HEAD,
     REVISIONS,
@@ -118,7 +118,11 @@ class UpgradeReport:
             ]
         lines += _told("would be made canonical" if self.dry_run else "made canonical", self.converted)
         lines += self._unreadable_lines()
-        lines += _told("in doubt (of two possible instants the first was taken)", self.doubtful)
+        for kind, what in (
+            (FindingKind.TWICE, "in doubt: the clocks showed these local times twice, the first was taken"),
+            (FindingKind.NEVER, "against the zone: its clocks skipped these local times"),
+        ):
+            lines += _told(what, tuple(finding for finding in self.doubtful if finding.kind is kind))
         lines += self.notes
         if self.backup is not None:
             lines.append(f"copy of the file as it was (verified): {self.backup}")
@@ -217,18 +221,21 @@ def _look(database: str | URL | sa.Engine, work: Upgrade, before: SchemaStatus) 
 
 
 def odd_values(database: str | URL | sa.Engine, progress: Progress | None = None) -> Iterator[OddValue]:
-    """Every value in a store at head that is not as this release would write it: what a v1 daemon wrote in another form
-    (`risk-store upgrade` makes it canonical), and what nobody can read. A walk over all rows, which takes no lock.
+    """Every value in a store, or in a v1 database, that is not as this release would write it.
+
+    What a v1 daemon wrote in another form (`risk-store upgrade` makes it canonical), and what nobody can read. A walk
+    over all rows, which takes no lock.
 
     >>> url = "sqlite:///" + str(getfixture("tmp_path") / "risk.db")
     >>> _ = upgrade(url)
     >>> list(odd_values(url))
     []
     """
+    state = status(database).state
+    if state is SchemaState.EMPTY:
+        return
     with _looking(database) as connection:
-        adoption = Adoption(
-            connection=connection, state=SchemaState.CURRENT, choices=LegacyChoices(), progress=progress
-        )
+        adoption = Adoption(connection=connection, state=state, choices=LegacyChoices(), progress=progress)
         yield from adoption.odd_values()
 
 
@@ -257,7 +264,7 @@ def _run_alembic(database: str | URL | sa.Engine, url: URL, work: Upgrade) -> No
         except CommandError as error:
             if isinstance(error.__cause__, RiskStoreError):
                 raise error.__cause__ from error
-            raise
+            raise RiskStoreError(str(error)) from error
 
 
 def alembic_config(database: str | URL | sa.Engine) -> Config:
@@ -303,6 +310,7 @@ class Upgrade:
         if self._before.state is SchemaState.EMPTY:
             return
         if self.backup and (file := database_file(self.url)) is not None:
+            remove_drafts(file)  # of copies that were killed: under this lock nobody else is making one
             self._backup = verified_copy(file, self._before.found or "v1", self.progress)
         self._rows = row_counts(connection)
 
@@ -317,10 +325,12 @@ class Upgrade:
         if self._rows:
             found = self._adoption.walk(write=True)
             rows = row_counts(connection)
+        if after.found is not None:
+            self._adoption.mark()
         if self._rows and (file := database_file(self.url)) is not None:
             # Nobody else could write meanwhile. (On a server others go on until a revision locks their table.)
-            counted = self._rows.items() - {(VERSION_TABLE, self._rows.get(VERSION_TABLE, 0))}
-            if lost := sorted(table for table, number in counted if rows.get(table) != number):
+            # More rows are no loss: a trigger of the owner's may keep a history.
+            if lost := sorted(table for table, number in self._rows.items() if rows.get(table, 0) < number):
                 raise RiskStoreError(f"{file}: rows of {', '.join(lost)} were lost. Nothing was changed.")
             check_sound(connection, file)
         self.report = UpgradeReport(

@@ -99,7 +99,8 @@ class SchemaStatus:
             "Install the release that wrote it. Nothing was changed.",
             SchemaState.FOREIGN: f"not a database of risk_store: {self.detail}; {expected}. Nothing was changed.",
             SchemaState.DRIFTED: f"revision {self.found} is right, but the tables are not: {self.detail}. "
-            "Restore a backup. Nothing was changed.",
+            + ("Restore a backup. " if self.detail.startswith("missing") else "")
+            + "Nothing was changed.",
         }[self.state]
         lines = [f"{self.database}: {text}"]
         if self.command:
@@ -172,12 +173,13 @@ def _judge_tables(inspector: sa.Inspector, tables: Set[str], url: URL) -> Schema
         return SchemaStatus(state=SchemaState.EMPTY, database=display_url(url), found=None)
     if missing := _missing(inspector, tables, v1.COLUMNS):
         wrong = f"it has {_few(sorted(ours))} but no {VERSION_TABLE}, and is not v1: missing {_few(missing)}"
-    elif later := sorted(ours - v1.COLUMNS.keys()):
+    elif later := sorted({t for t in tables if t.lower() in Base.metadata.tables} - v1.COLUMNS.keys()):
         wrong = f"it has {_few(later)}, which v1 had not, but no {VERSION_TABLE}"
     elif strange := _triggers_and_views(inspector):
         # They would run inside our statements, and v1 had none: whoever wrote them meant something by them.
-        drops = "; ".join(f"DROP {thing.upper()}" for thing in strange[:5])
-        wrong = f"it is v1, but has a {_few(strange)}, which v1 had not. Keep their SQL and drop them: {drops}"
+        names = _few([f"{kind} {name}" for kind, name, _ in strange])
+        drops = "; ".join(f"DROP {kind.upper()} {quoted}" for kind, _, quoted in strange[:5])
+        wrong = f"it is v1, but has a {names}, which v1 had not. Keep their SQL and drop them: {drops}"
     elif wrong := in_the_way(inspector, tables):
         wrong = f"it is v1, but {wrong}"
     if wrong:
@@ -194,13 +196,13 @@ def _missing(inspector: sa.Inspector, tables: Set[str], needed: Mapping[str, Seq
 
 
 _TRIGGERS_AND_VIEWS = {
-    "sqlite": "SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view') ORDER BY 1, 2",
+    "sqlite": "SELECT type, name, '' FROM sqlite_master WHERE type IN ('trigger', 'view') ORDER BY 1, 2",
     # Of the triggers and views in a server's schema only those on our tables are our business.
     "postgresql": """
-        SELECT 'trigger', tgname || ' ON ' || relname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
+        SELECT 'trigger', tgname, relname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
         WHERE NOT tgisinternal AND relname IN ({tables}) AND relnamespace = current_schema()::regnamespace
         UNION
-        SELECT 'view', view.relname FROM pg_depend
+        SELECT 'view', view.relname, '' FROM pg_depend
         JOIN pg_rewrite ON pg_rewrite.oid = objid AND classid = 'pg_rewrite'::regclass
         JOIN pg_class view ON view.oid = ev_class
         JOIN pg_class used ON used.oid = refobjid AND refclassid = 'pg_class'::regclass
@@ -209,11 +211,15 @@ _TRIGGERS_AND_VIEWS = {
 }
 
 
-def _triggers_and_views(inspector: sa.Inspector) -> list[str]:
+def _triggers_and_views(inspector: sa.Inspector) -> list[tuple[str, str, str]]:
+    """Each one's kind, its name, and its name as SQL has to spell it."""
     tables = ", ".join(f"'{table}'" for table in v1.COLUMNS)
     with inspector._operation_context() as connection:
         rows = connection.exec_driver_sql(_TRIGGERS_AND_VIEWS[connection.dialect.name].format(tables=tables)).all()
-    return [f"{kind} {name}" for kind, name in rows]
+    quote = inspector.dialect.identifier_preparer.quote
+    return [
+        (kind, name + (f" ON {on}" if on else ""), quote(name) + (f" ON {on}" if on else "")) for kind, name, on in rows
+    ]
 
 
 def in_the_way(inspector: sa.Inspector, tables: Set[str]) -> str:
@@ -227,26 +233,33 @@ def in_the_way(inspector: sa.Inspector, tables: Set[str]) -> str:
             continue
         added = {column.name: column for column in table.columns if column.name not in _SINCE_V1[table.name]}
         for found in inspector.get_columns(table.name):
-            ours = added.get(found["name"])
+            ours = added.get(found["name"].lower())
             if ours is None:
                 continue
-            kind = ours.type.dialect_impl(dialect)
+            kind = getattr(ours.type, "impl", ours.type)  # of what kind a column type of ours is
             declared = f"{ours.type.compile(dialect)}{'' if ours.nullable else ' NOT NULL'}"
-            same_kind = found["type"]._type_affinity is kind._type_affinity
-            if ours.name in _KEYS or not same_kind or bool(found["nullable"]) is not bool(ours.nullable):
+            same = (
+                found["name"] == ours.name
+                and found["type"]._type_affinity is kind._type_affinity
+                and bool(found["nullable"]) is bool(ours.nullable)
+            )
+            if ours.name in _KEYS or not same:
+                name = found["name"]
                 return (
-                    f"{table.name}.{ours.name} is there already, and risk_store's own is another ({declared}). "
-                    f"Rename it: ALTER TABLE {table.name} RENAME COLUMN {ours.name} TO {ours.name}_v1"
+                    f"{table.name}.{name} is there already, and risk_store's own is another ({ours.name} {declared}). "
+                    f"Rename it: ALTER TABLE {table.name} RENAME COLUMN {name} TO {name}_v1"
                 )
     return _index_in_the_way(inspector, tables)
 
 
 def _index_in_the_way(inspector: sa.Inspector, tables: Set[str]) -> str:
-    ours = {str(index.name) for table in Base.metadata.sorted_tables for index in table.indexes}
-    ours = {name for name in ours if not name.startswith("idx_")}  # which is how v1 named its own
+    ours = {str(index.name): table.name for table in Base.metadata.sorted_tables for index in table.indexes}
     for table in sorted(tables):
-        for name in sorted(ours & {str(index["name"]) for index in inspector.get_indexes(table)}):
-            return f"{table} has an index {name}, and risk_store has one of that name. Drop it: DROP INDEX {name}"
+        for index in inspector.get_indexes(table):
+            name = str(index["name"])
+            # v1 named its own idx_…: on its own table that one is taken for v1's.
+            if name.lower() in ours and not (name.startswith("idx_") and ours.get(name) == table):
+                return f"{table} has an index {name}, and risk_store has one of that name. Drop it: DROP INDEX {name}"
     return ""
 
 

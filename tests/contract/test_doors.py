@@ -554,11 +554,11 @@ ASYNC = [name for name in DOORS if name not in ("sqlite", "postgresql")]
 
 
 @pytest.mark.parametrize("driver", ASYNC)
-async def test_a_cancelled_task_is_recorded_and_stays_cancelled(ticking: Door, driver: str) -> None:
+async def test_a_cancelled_task_is_recorded_and_stays_cancelled(door: Door, driver: str) -> None:
     entered = asyncio.Event()
 
     async def flatten() -> None:
-        async with ticking.enforce(lock_until=None) as enforcement:
+        async with door.enforce(lock_until=None) as enforcement:
             enforcement.positions_closed = 1
             entered.set()
             await asyncio.sleep(60)
@@ -571,9 +571,9 @@ async def test_a_cancelled_task_is_recorded_and_stays_cancelled(ticking: Door, d
         task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    [log] = await ticking.logs()
+    [log] = await door.logs()
     assert (log.success, log.positions_closed, log.error_message) == (False, 1, "CancelledError: ")
-    assert await ticking.look(lambda tx: list(tx.enforcements.in_flight())) == []
+    assert await door.look(lambda tx: list(tx.enforcements.in_flight())) == []
 
 
 @pytest.mark.parametrize("driver", ASYNC)
