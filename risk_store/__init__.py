@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from risk_store import schema, statements
     from risk_store.alerts import Alert, AlertLevel, Thresholds
     from risk_store.codes import TERMINAL_STATES, WORKING_STATES, OrderSide, OrderState, OrderType, PositionType
+    from risk_store.copying import copy_store
     from risk_store.enforcement import Enforcement, Limits
     from risk_store.errors import (
         EnforcementInProgress,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         StoreReadOnly,
         StoreUnavailable,
     )
+    from risk_store.interrupted import Interrupted
     from risk_store.models import (
         Base,
         Contract,
@@ -60,6 +62,7 @@ __all__ = [
     "OrderState",
     "OrderType",
     "PositionType",
+    "copy_store",
     "Enforcement",
     "Limits",
     "EnforcementInProgress",
@@ -75,6 +78,7 @@ __all__ = [
     "StoreFull",
     "StoreReadOnly",
     "StoreUnavailable",
+    "Interrupted",
     "Base",
     "Contract",
     "DailyPnl",
@@ -98,6 +102,7 @@ __all__ = [
 _HOMES = {
     "alerts": ("Alert", "AlertLevel", "Thresholds"),
     "codes": ("TERMINAL_STATES", "WORKING_STATES", "OrderSide", "OrderState", "OrderType", "PositionType"),
+    "copying": ("copy_store",),
     "enforcement": ("Enforcement", "Limits"),
     "errors": (
         "EnforcementInProgress",
@@ -114,6 +119,7 @@ _HOMES = {
         "StoreReadOnly",
         "StoreUnavailable",
     ),
+    "interrupted": ("Interrupted",),
     "models": (
         "Base",
         "Contract",

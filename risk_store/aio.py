@@ -26,14 +26,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from risk_store import schema
-from risk_store.alerts import Alert, Thresholds
+from risk_store.alerts import Thresholds
 from risk_store.deadlines import answered_by, cut_off_at
 from risk_store.enforcement import (
     NOT_ASKED,
+    EnforcementContext,
     EnforcementCore,
     Limits,
-    LiveEnforcements,
     NotAsked,
+    OnAlert,
     Steps,
     recording,
 )
@@ -51,7 +52,6 @@ from risk_store.interrupted import Interrupted
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.models.base import utc_now
 from risk_store.repositories import Transaction
-from risk_store.settings import configured_thresholds
 from risk_store.store import SET_TIMEOUTS
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class AsyncEnforcement(EnforcementCore):
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        limit = loop.time() + self.thresholds.timeout_ms / 1000
+        limit = loop.time() + self.context.thresholds.timeout_ms / 1000
         await self.run(self._beginning())
         self._call = loop.call_at(limit, self._tell_while_running)
         self._timeout = asyncio.timeout_at(limit) if self.cancel_on_timeout else None
@@ -192,7 +192,7 @@ class AsyncRiskStore:
         monotonic: Callable[[], float] = time.monotonic,
         thresholds: Thresholds | None = None,
         limits: Limits | None = None,
-        on_alert: Callable[[Alert], object] | Sequence[Callable[[Alert], object]] = (),
+        on_alert: OnAlert | Sequence[OnAlert] = (),
         metrics: Metrics | None = None,
         pool_size: int = 5,
     ) -> None:
@@ -204,16 +204,9 @@ class AsyncRiskStore:
                 raise InvalidValue("url", display_url(self._url), "an SQLite file: a database in memory has one thread")
             self._url = self._url.set(drivername="sqlite+aiosqlite", database=str(file))
         self._clock = clock
-        self._monotonic = monotonic
-        self._thresholds = thresholds or configured_thresholds()
-        self._limits = limits or Limits()
-        self._observers = [on_alert] if callable(on_alert) else list(on_alert)
-        self._metrics = metrics
-        if metrics is not None:
-            self._observers.append(metrics.alert)
+        self._context = EnforcementContext.of(clock, monotonic, thresholds, limits, on_alert, metrics)
         self._engine = open_async_engine(self._url, "store", pool_size=pool_size)
         self._readers = open_async_engine(self._url, "read", pool_size=pool_size)
-        self._live = LiveEnforcements()
         self._turn = asyncio.Lock()  # fair: the writers of this loop come in the order in which they asked
         self._writing: set[asyncio.Task[Any] | None] = set()
         self._verdict: schema.SchemaStatus | None = None
@@ -291,13 +284,7 @@ class AsyncRiskStore:
             exclusive=exclusive,
             cancel_on_timeout=cancel_on_timeout,
             run=self._run_steps,
-            clock=self._clock,
-            monotonic=self._monotonic,
-            thresholds=self._thresholds,
-            limits=self._limits,
-            live=self._live,
-            observers=self._observers,
-            meter=self._metrics,
+            context=self._context,
         )
 
     async def record(self, log: EnforcementLog, lockout: Lockout | None = None) -> EnforcementLog:
@@ -305,7 +292,7 @@ class AsyncRiskStore:
         log.check_writable()
         log.enforcement_id = log.enforcement_id or uuid.uuid4().hex
         lockouts = [lockout] if lockout is not None else []
-        return await self._run_steps(recording(lambda: log, lockouts, self._limits, in_flight=False))
+        return await self._run_steps(recording(lambda: log, lockouts, self._context.limits, in_flight=False))
 
     async def interrupted(self) -> list[Interrupted]:
         """Enforcements whose process is gone, or of other hosts: as :meth:`risk_store.RiskStore.interrupted`."""

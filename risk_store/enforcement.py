@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -41,15 +41,21 @@ from risk_store.errors import (
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.owner import OwnerState, this_process
 from risk_store.repositories import Transaction
+from risk_store.settings import configured_thresholds
 from risk_store.statements import arguments
 from risk_store.watchdog import WATCHDOG, Call
+
+if TYPE_CHECKING:
+    from risk_store.metrics import Metrics
 
 __all__ = [
     "NOT_ASKED",
     "Enforcement",
+    "EnforcementContext",
     "EnforcementCore",
     "Limits",
     "LiveEnforcements",
+    "OnAlert",
     "Step",
     "Steps",
     "TROUBLE",
@@ -161,6 +167,44 @@ class Meter(Protocol):
     def write_error(self, operation: str) -> object: ...
 
 
+OnAlert = Callable[[Alert], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnforcementContext:
+    """What all enforcements of one store share: its clocks, its thresholds, who is told, and which run now."""
+
+    clock: Callable[[], datetime]
+    monotonic: Callable[[], float]
+    thresholds: Thresholds
+    limits: Limits
+    on_alert: Sequence[OnAlert]
+    meter: Meter | None
+    """Told of each finished enforcement, recorded or not, and of writes that failed."""
+    live: LiveEnforcements = field(default_factory=LiveEnforcements)
+
+    @classmethod
+    def of(
+        cls,
+        clock: Callable[[], datetime],
+        monotonic: Callable[[], float],
+        thresholds: Thresholds | None,
+        limits: Limits | None,
+        on_alert: OnAlert | Sequence[OnAlert],
+        metrics: Metrics | None,
+    ) -> Self:
+        """From what a store was given; thresholds that were not are those of the environment."""
+        told = [on_alert] if callable(on_alert) else list(on_alert)
+        return cls(
+            clock=clock,
+            monotonic=monotonic,
+            thresholds=thresholds or configured_thresholds(),
+            limits=limits or Limits(),
+            on_alert=[*told, metrics.alert] if metrics is not None else told,
+            meter=metrics,
+        )
+
+
 @dataclass(kw_only=True)
 class EnforcementCore:
     """What an enforcement is, whoever waits for its transactions: a thread or a task.
@@ -176,15 +220,7 @@ class EnforcementCore:
     details: Mapping[str, Any] | str | None = None
     lock_until: datetime | NotAsked | None = NOT_ASKED
     exclusive: bool = False
-    clock: Callable[[], datetime]
-    monotonic: Callable[[], float]
-    thresholds: Thresholds = field(default_factory=Thresholds)
-    limits: Limits = field(default_factory=Limits)
-    live: LiveEnforcements = field(default_factory=LiveEnforcements)
-    observers: Sequence[Callable[[Any], object]] = ()
-    """Told of alerts (:class:`~risk_store.alerts.Alert`)."""
-    meter: Meter | None = None
-    """Told of each finished enforcement, recorded or not, and of writes that failed."""
+    context: EnforcementContext
 
     positions_closed: int = field(default=0, init=False)
     orders_canceled: int = field(default=0, init=False)
@@ -222,18 +258,18 @@ class EnforcementCore:
 
     def _beginning(self) -> Steps[None]:
         """The intent, and the lockout that was asked for. A store in trouble is no reason not to begin."""
-        self._started = self.monotonic()
-        self._timestamp = self.clock()
-        self.live.enter(self.account_id, self.rule_id, exclusive=self.exclusive)
+        self._started = self.context.monotonic()
+        self._timestamp = self.context.clock()
+        self.context.live.enter(self.account_id, self.rule_id, exclusive=self.exclusive)
         try:
-            yield Step(self.limits.intent_s, self._write_intent)
+            yield Step(self.context.limits.intent_s, self._write_intent)
         except (EnforcementInProgress, NestedTransaction):
-            self.live.leave(self.account_id, self.rule_id)
+            self.context.live.leave(self.account_id, self.rule_id)
             raise  # told before anything is closed
         except TROUBLE as error:
             self._shout("enforcement begun without an in-flight row", error, "intent")
         except BaseException:
-            self.live.leave(self.account_id, self.rule_id)
+            self.context.live.leave(self.account_id, self.rule_id)
             raise
         else:
             self._lockouts.clear()
@@ -241,7 +277,7 @@ class EnforcementCore:
     def _locking_out(self, until: datetime | None, reason: str | None) -> Steps[None]:
         lockout = self._lockout(until, self.reason if reason is None else reason)
         try:
-            yield Step(self.limits.intent_s, lambda tx: _lock(tx, lockout))
+            yield Step(self.context.limits.intent_s, lambda tx: _lock(tx, lockout))
         except TROUBLE as error:
             self._lockouts.append(lockout)
             self._shout("lockout not written yet", error, "lockout")
@@ -257,13 +293,13 @@ class EnforcementCore:
             return outcome[-1]
 
         try:
-            self.log = yield from recording(latest, self._lockouts, self.limits, in_flight=True)
+            self.log = yield from recording(latest, self._lockouts, self.context.limits, in_flight=True)
         except EnforcementNotRecorded:
             self._meter_failure("outcome")
             if error is None:
                 raise
         finally:
-            self.live.leave(self.account_id, self.rule_id)
+            self.context.live.leave(self.account_id, self.rule_id)
             if outcome:
                 self._tell_of(outcome[-1])
 
@@ -299,21 +335,21 @@ class EnforcementCore:
     def _tell_while_running(self) -> None:
         """Called by the watchdog: the block hangs, and the position is open now."""
         # In a thread of its own: a callback that hangs must not stop the watchdog.
-        took_ms = max(self._took_ms(), self.thresholds.timeout_ms)
+        took_ms = max(self._took_ms(), self.context.thresholds.timeout_ms)
         alert = self._alert(AlertLevel.TIMEOUT, took_ms, running=True)
         threading.Thread(target=self._tell, args=(alert,), name="risk_store alert", daemon=True).start()
 
     def _tell_of(self, log: EnforcementLog) -> None:
         took_ms = log.execution_time_ms or 0
-        level = self.thresholds.level(took_ms)
+        level = self.context.thresholds.level(took_ms)
         if level is not None:
             self._tell(self._alert(level, took_ms, running=False))
-        if self.meter is not None:
-            _harmless(self.meter.observe, log)
+        if self.context.meter is not None:
+            _harmless(self.context.meter.observe, log)
 
     def _meter_failure(self, operation: str) -> None:
-        if self.meter is not None:
-            _harmless(self.meter.write_error, operation)
+        if self.context.meter is not None:
+            _harmless(self.context.meter.write_error, operation)
 
     def _alert(self, level: AlertLevel, took_ms: int, *, running: bool) -> Alert:
         return Alert(
@@ -321,7 +357,7 @@ class EnforcementCore:
             rule_id=self.rule_id,
             account_id=self.account_id,
             execution_time_ms=took_ms,
-            limit_ms=self.thresholds.limit(level),
+            limit_ms=self.context.thresholds.limit(level),
             running=running,
             enforcement_id=self.enforcement_id,
             action=self.action,
@@ -331,13 +367,13 @@ class EnforcementCore:
 
     def _tell(self, alert: Alert) -> None:
         alert_logger.log(alert.level.log_level, "%s", alert)
-        for observer in self.observers:
+        for observer in self.context.on_alert:
             _harmless(observer, alert)
 
     # The record
 
     def _took_ms(self) -> int:
-        return max(0, math.ceil((self.monotonic() - self._started) * 1000))
+        return max(0, math.ceil((self.context.monotonic() - self._started) * 1000))
 
     def _outcome(self) -> EnforcementLog:
         """The log row as of now: called last thing before the insert, so that its time has everything in it."""
@@ -345,8 +381,8 @@ class EnforcementCore:
         failures = list(self._failures)
         positions_closed = self._count("positions_closed", failures)
         orders_canceled = self._count("orders_canceled", failures)
-        if took_ms > self.thresholds.timeout_ms:
-            failures.insert(0, f"timed out after {took_ms} ms (limit {self.thresholds.timeout_ms} ms)")
+        if took_ms > self.context.thresholds.timeout_ms:
+            failures.insert(0, f"timed out after {took_ms} ms (limit {self.context.thresholds.timeout_ms} ms)")
         log = self._log_row(success=not failures)
         log.error_message = "; ".join(failures) or None
         log.positions_closed = positions_closed
@@ -421,7 +457,7 @@ class Enforcement(EnforcementCore):
         run_steps(self._locking_out(until, reason), self.write)
 
     def __enter__(self) -> Self:
-        limit = time.monotonic() + self.thresholds.timeout_ms / 1000
+        limit = time.monotonic() + self.context.thresholds.timeout_ms / 1000
         run_steps(self._beginning(), self.write)
         self._call: Call = WATCHDOG.call_at(limit, self._tell_while_running)
         return self

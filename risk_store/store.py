@@ -10,6 +10,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -19,14 +20,16 @@ from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 
 from risk_store import schema
-from risk_store.alerts import Alert, Thresholds
+from risk_store.alerts import Thresholds
 from risk_store.deadlines import answered_by, cut_off_at
 from risk_store.enforcement import (
     NOT_ASKED,
     Enforcement,
+    EnforcementContext,
     Limits,
     LiveEnforcements,
     NotAsked,
+    OnAlert,
     recording,
     run_steps,
 )
@@ -36,7 +39,6 @@ from risk_store.interrupted import Interrupted
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.models.base import utc_now
 from risk_store.repositories import Transaction
-from risk_store.settings import configured_thresholds
 from risk_store.writers import WriterQueue
 
 if TYPE_CHECKING:
@@ -89,7 +91,7 @@ class RiskStore:
         monotonic: Callable[[], float] = time.monotonic,
         thresholds: Thresholds | None = None,
         limits: Limits | None = None,
-        on_alert: Callable[[Alert], object] | Sequence[Callable[[Alert], object]] = (),
+        on_alert: OnAlert | Sequence[OnAlert] = (),
         metrics: Metrics | None = None,
         pool_size: int = 5,
     ) -> None:
@@ -97,14 +99,7 @@ class RiskStore:
         if (file := database_file(self._url)) is not None:
             self._url = self._url.set(database=str(file))  # a later chdir must not lead to another file
         self._clock = clock
-        self._monotonic = monotonic
-        self._thresholds = thresholds or configured_thresholds()
-        self._live = LiveEnforcements()
-        self._observers = [on_alert] if callable(on_alert) else list(on_alert)
-        self._metrics = metrics
-        if metrics is not None:
-            self._observers.append(metrics.alert)
-        self._limits = limits or Limits()
+        self._context = EnforcementContext.of(clock, monotonic, thresholds, limits, on_alert, metrics)
         self._engine = open_engine(self._url, "store", pool_size=pool_size)
         self._is_sqlite = self._url.get_backend_name() == "sqlite"
         # An in-memory database is its one connection: readers share it, and wait for their turn like writers.
@@ -198,13 +193,7 @@ class RiskStore:
             lock_until=lock_until,
             exclusive=exclusive,
             write=self._write,
-            clock=self._clock,
-            monotonic=self._monotonic,
-            thresholds=self._thresholds,
-            limits=self._limits,
-            live=self._live,
-            observers=self._observers,
-            meter=self._metrics,
+            context=self._context,
         )
 
     def record(self, log: EnforcementLog, lockout: Lockout | None = None) -> EnforcementLog:
@@ -216,7 +205,7 @@ class RiskStore:
         log.check_writable()
         log.enforcement_id = log.enforcement_id or uuid.uuid4().hex
         lockouts = [lockout] if lockout is not None else []
-        return run_steps(recording(lambda: log, lockouts, self._limits, in_flight=False), self._write)
+        return run_steps(recording(lambda: log, lockouts, self._context.limits, in_flight=False), self._write)
 
     def interrupted(self) -> list[Interrupted]:
         """Enforcements that have begun and whose process is gone: nobody will finish them. Those of other hosts, of
@@ -322,7 +311,7 @@ class RiskStore:
         self._queue = WriterQueue()
         self._guard = threading.Lock()
         self._thread = threading.local()
-        self._live = LiveEnforcements()
+        self._context = replace(self._context, live=LiveEnforcements())
 
     def _check_not_nested(self) -> None:
         if getattr(self._thread, "writing", False):

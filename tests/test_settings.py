@@ -49,9 +49,9 @@ def test_the_environment_comes_before_the_file_setting_by_setting(
     monkeypatch.setenv(f"{VARIABLE}SLOW_THRESHOLD_MS", "250")
     assert configured_thresholds() == Thresholds(250, 2000, 9000)
     with RiskStore("sqlite://") as store:
-        assert store._thresholds == Thresholds(250, 2000, 9000)
+        assert store._context.thresholds == Thresholds(250, 2000, 9000)
     with RiskStore("sqlite://", thresholds=Thresholds()) as store:
-        assert store._thresholds == Thresholds(), "objects come before everything"
+        assert store._context.thresholds == Thresholds(), "objects come before everything"
 
 
 @pytest.mark.parametrize(
