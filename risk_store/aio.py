@@ -19,7 +19,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, Unpack
 
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -230,7 +230,7 @@ class AsyncRiskStore:
             async with self._readers.connect() as connection:
                 return await connection.run_sync(lambda plain: schema.inspect_schema(plain, self._url))
 
-    async def upgrade(self, **options: Any) -> schema.UpgradeReport:
+    async def upgrade(self, **options: Unpack[schema.UpgradeOptions]) -> schema.UpgradeReport:
         """Brings the database to head, in a thread: see :func:`risk_store.schema.upgrade`, whose options it takes.
 
         Migrations run with the synchronous driver (on PostgreSQL psycopg 3).

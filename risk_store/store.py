@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
@@ -127,12 +127,12 @@ class RiskStore:
             self._check_not_nested()  # its one connection is in the transaction, which the look would end
         return schema.status(self._database)
 
-    def upgrade(self, *, backup: bool = True) -> schema.UpgradeReport:
+    def upgrade(self, **options: Unpack[schema.UpgradeOptions]) -> schema.UpgradeReport:
         """Brings the database to head: the same as ``alembic upgrade head``, with a verified copy first.
 
-        See :func:`risk_store.schema.upgrade`.
+        See :func:`risk_store.schema.upgrade`, whose options it takes.
         """
-        report = schema.upgrade(self._database, backup=backup)
+        report = schema.upgrade(self._database, **options)
         self._verdict = None
         return report
 

@@ -6,7 +6,14 @@ The verdict is a value (D8): taken read-only, before anything is written. The re
 
 from risk_store.schema.adoption import Adoption, Finding, FindingKind, LegacyChoices, OddValue, tally
 from risk_store.schema.copies import restore, verified_copy
-from risk_store.schema.upgrading import Upgrade, UpgradeReport, alembic_config, odd_values, upgrade
+from risk_store.schema.upgrading import (
+    Upgrade,
+    UpgradeOptions,
+    UpgradeReport,
+    alembic_config,
+    odd_values,
+    upgrade,
+)
 from risk_store.schema.verdict import (
     HEAD,
     REVISIONS,
@@ -29,6 +36,7 @@ __all__ = [
     "SchemaState",
     "SchemaStatus",
     "Upgrade",
+    "UpgradeOptions",
     "UpgradeReport",
     "alembic_config",
     "inspect_schema",

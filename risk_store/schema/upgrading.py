@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
@@ -35,7 +35,7 @@ from risk_store.schema.verdict import (
 if TYPE_CHECKING:
     from alembic.config import Config
 
-__all__ = ["Upgrade", "UpgradeReport", "alembic_config", "odd_values", "upgrade"]
+__all__ = ["Upgrade", "UpgradeOptions", "UpgradeReport", "alembic_config", "odd_values", "upgrade"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +145,18 @@ def _told(what: str, findings: tuple[Finding, ...]) -> list[str]:
         lines.append(f"  {finding.column}: {finding.kind.value} in {rows}")
         lines += [f"    {example}" for example in finding.examples[:1]]
     return lines
+
+
+class UpgradeOptions(TypedDict, total=False):
+    """The keywords of :func:`upgrade`."""
+
+    backup: bool
+    legacy_timezone: str | None
+    legacy_order_codes: str | None
+    accept_contradictions: bool
+    canonicalise: bool
+    dry_run: bool
+    progress: Progress | None
 
 
 # Alembic keeps state in module globals: two threads of one process must not run it at once.
