@@ -95,9 +95,9 @@ def upgrade(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Bring a database to this release's schema, and a v1 daemon's rows to canonical form.
+    """Bring a database to this release's schema.
 
-    Creates it where there is none. Safe to run twice, and by two at once.
+    And a v1 daemon's rows to canonical form. Creates it where there is none. Safe to run twice, and by two at once.
     """
     from risk_store import schema
 
@@ -151,7 +151,7 @@ def copy(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Copy a store to another database, and prove that all of it arrived.
+    """Copy a store to another database, with proof.
 
     Rows, sums and a checksum are compared before anything is committed.
     """
@@ -176,9 +176,9 @@ def check(
     listing: Annotated[bool, typer.Option("--list", help="List every odd value, one a line.")] = False,
     json: Json = False,
 ) -> None:
-    """Say which schema a database has, and what is odd in its rows.
+    """Say which schema a database has, and what is odd.
 
-    And what to run, if something helps. The exit code tells the state of the schema. Writes nothing.
+    In its rows, among enforcements that began; and what to run, if something helps. The exit code tells the state of the schema. Writes nothing.
     """
     from risk_store import schema
     from risk_store.schema.verdict import shell_word
@@ -242,7 +242,7 @@ def report(
 @app.command(epilog="Example: risk-store alerts sqlite:///risk.db --days 1 --fail-on critical")
 def alerts(
     url: Database = None,
-    days: Annotated[int, typer.Option(help="How many days back.", min=1, max=3650)] = 1,
+    days: Annotated[int, typer.Option(help="How many days back.", min=1, max=3650)] = 7,
     limit: Annotated[int, typer.Option(help="How many of the enforcements to list.", min=1, max=100_000)] = 20,
     account: Account = None,
     rule: Rule = None,
