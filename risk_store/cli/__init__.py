@@ -178,7 +178,8 @@ def check(
 ) -> None:
     """Say which schema a database has, and what is odd.
 
-    In its rows, among enforcements that began; and what to run, if something helps. The exit code tells the state of the schema. Writes nothing.
+    In its rows, and among the enforcements that began; and what to run, if something helps. The exit code tells the
+    state of the schema. Writes nothing.
     """
     from risk_store import schema
     from risk_store.schema.verdict import shell_word
