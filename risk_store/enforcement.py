@@ -19,7 +19,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
@@ -268,8 +268,13 @@ class EnforcementCore:
             raise  # told before anything is closed
         except TROUBLE as error:
             self._shout("enforcement begun without an in-flight row", error, "intent")
-        except BaseException:
+        except GeneratorExit:
+            raise
+        except BaseException:  # Ctrl-C or a task's cancel: the block will not run
             self.context.live.leave(self.account_id, self.rule_id)
+            # The intent may be written; left there by a process that lives on it would stop every exclusive one.
+            with suppress(*TROUBLE):
+                yield Step(self.context.limits.intent_s, self._take_back_intent)
             raise
         else:
             self._lockouts.clear()
@@ -320,6 +325,9 @@ class EnforcementCore:
                 **asdict(this_process()),
             )
         )
+
+    def _take_back_intent(self, tx: Transaction) -> None:
+        tx.enforcements.take_back(self.account_id, self.enforcement_id)
 
     def _refuse_second(self, tx: Transaction) -> None:
         tx.enforcements.lock_rule(self.account_id, self.rule_id)

@@ -175,7 +175,7 @@ class EnforcementLogRepository(Repository):
         """
         if log.enforcement_id is None:
             raise InvalidValue("enforcement_id", None, "the id of an enforcement that was started")
-        deleted = self._take_out(log.account_id, log.enforcement_id)
+        deleted = self.take_back(log.account_id, log.enforcement_id)
         found = None if deleted else self._find(log.account_id, log.enforcement_id)
         if found is not None and found.execution_time_ms is not None:
             # Our own: an earlier attempt was given up, and its COMMIT carried out while this one waited for its row.
@@ -200,7 +200,7 @@ class EnforcementLogRepository(Repository):
         Its time is None: nobody knows how long it took, nor what it did. Raises InvalidValue if it is not in flight.
         """
         arguments.text("note", note)
-        if not self._take_out(row.account_id, row.enforcement_id):
+        if not self.take_back(row.account_id, row.enforcement_id):
             raise InvalidValue(
                 "enforcement_id", row.enforcement_id, "an enforcement in flight; it has ended or was closed"
             )
@@ -247,7 +247,8 @@ class EnforcementLogRepository(Repository):
         key = {"account_id": account_id, "enforcement_id": enforcement_id}
         return self._session.execute(statements.FIND_LOG, key).one_or_none()
 
-    def _take_out(self, account_id: int, enforcement_id: str) -> bool:
+    def take_back(self, account_id: int, enforcement_id: str) -> bool:
+        """Takes an enforcement out of flight, of which nothing is to be told. Returns whether it was there."""
         key = {"account_id": account_id, "enforcement_id": enforcement_id}
         return cast("sa.CursorResult[Any]", self._session.execute(statements.DELETE_IN_FLIGHT, key)).rowcount == 1
 

@@ -1,6 +1,7 @@
 """One enforcement through each door: threads and asyncio, SQLite and PostgreSQL, the same outcome rules (SPEC 4, 5)."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import logging
@@ -622,3 +623,52 @@ async def test_repositories_are_awaited_method_by_method(door: Door, driver: str
     assert (await door.store.status()).ok
     assert (await door.store.upgrade()).steps == 0
     assert os.getpid() == door.store._pid
+
+
+@pytest.mark.parametrize("driver", ASYNC)
+async def test_a_task_cancelled_before_its_block_leaves_nothing_that_stops_the_next_one(
+    door: Door, driver: str
+) -> None:
+    await door.logs()
+    for turns in range(0, 60, 3):  # further and further into the first transaction
+        ran = False
+
+        async def flatten() -> None:
+            nonlocal ran
+            async with door.enforce(exclusive=True):
+                ran = True
+
+        task = asyncio.create_task(flatten())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        assert await door.look(lambda tx: list(tx.enforcements.in_flight())) == []
+        assert len(await door.logs()) == ran
+        await door.write(lambda tx: tx.session.execute(sa.delete(EnforcementLog.__table__)))
+    async with door.enforce(exclusive=True):
+        pass
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "postgresql"])
+async def test_ctrl_c_before_the_block_leaves_nothing_that_stops_the_next_one(
+    door: Door, driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = door.store._write
+    presses = iter([True])
+
+    @contextlib.contextmanager
+    def pressed(timeout_s: float) -> Any:
+        with write(timeout_s) as tx:
+            yield tx
+        if next(presses, False):
+            raise KeyboardInterrupt  # the intent is committed
+
+    monkeypatch.setattr(door.store, "_write", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        async with door.enforce(exclusive=True):
+            raise AssertionError("the block must not run")
+    assert await door.look(lambda tx: list(tx.enforcements.in_flight())) == []
+    async with door.enforce(exclusive=True):
+        pass
