@@ -125,11 +125,10 @@ class AsyncEnforcement(EnforcementCore):
         await self.run(self._locking_out(until, reason))
 
     async def __aenter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-        limit = loop.time() + self.context.thresholds.timeout_ms / 1000
+        limit = time.monotonic() + self.context.thresholds.timeout_ms / 1000
         await self.run(self._beginning())
-        self._call = loop.call_at(limit, self._tell_while_running)
-        self._timeout = asyncio.timeout_at(limit) if self.cancel_on_timeout else None
+        self._call = self._watched(limit)  # by a thread: it tells also when a block holds up the whole event loop
+        self._timeout = asyncio.timeout(max(0.0, limit - time.monotonic())) if self.cancel_on_timeout else None
         if self._timeout is not None:
             await self._timeout.__aenter__()
         return self
@@ -144,13 +143,25 @@ class AsyncEnforcement(EnforcementCore):
                 await self._timeout.__aexit__(kind, error, traceback)
             except TimeoutError as raised:  # the block was cancelled because its time was over, and by nobody else
                 overrun = raised
-        await _to_the_end(self.run(self._ending(overrun or error)))
+        cancelled = await _to_the_end(self._end(overrun or error))
         if overrun is not None:
             raise overrun
+        if cancelled is not None and error is None:
+            raise cancelled  # (an error of the block's own is never replaced)
+
+    async def _end(self, error: BaseException | None) -> None:
+        try:
+            await self.run(self._ending(error))
+        finally:
+            if self._ended is not None:
+                await asyncio.to_thread(self._tell_of_end)  # a callback that hangs holds up this task, and no other
 
 
-async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Waits for `work` however often this task is cancelled meanwhile: a record must not be lost to impatience."""
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> asyncio.CancelledError | None:
+    """Waits for `work` however often this task is cancelled meanwhile: a record must not be lost to impatience.
+
+    Returns the last cancellation. Only the end of the event loop itself ends `work` before its time.
+    """
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -163,8 +174,7 @@ async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
         except BaseException:
             break  # the task's own: told below
     task.result()
-    if cancelled is not None:
-        raise cancelled
+    return cancelled
 
 
 class AsyncRiskStore:
@@ -213,6 +223,7 @@ class AsyncRiskStore:
         self._wal_is_set = not self._is_sqlite
         self._closed = False
         self._pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def engine(self) -> AsyncEngine:
@@ -245,7 +256,7 @@ class AsyncRiskStore:
 
         Raises SchemaMismatch, StoreBusy, StoreFull, StoreReadOnly, StoreUnavailable, StoreClosed, NestedTransaction.
         """
-        async with self._write(BUSY_TIMEOUT_S) as tx:
+        async with self._write(None) as tx:
             yield tx
 
     @asynccontextmanager
@@ -341,21 +352,22 @@ class AsyncRiskStore:
             return end.value  # type: ignore[no-any-return]
 
     @asynccontextmanager
-    async def _write(self, timeout_s: float) -> AsyncIterator[AsyncTransaction]:
-        """One write transaction that is waited for at most about `timeout_s` seconds."""
+    async def _write(self, timeout_s: float | None) -> AsyncIterator[AsyncTransaction]:
+        """One write transaction, waited for at most about `timeout_s` seconds; None is SQLite's own patience."""
         self._check_not_nested()
-        deadline = time.monotonic() + timeout_s
-        await self._check_ready(timeout_s)
+        bounded = timeout_s is not None
+        patience_s = BUSY_TIMEOUT_S if timeout_s is None else timeout_s
+        deadline = time.monotonic() + patience_s
+        await self._check_ready(patience_s)
         task = asyncio.current_task()
         async with AsyncExitStack() as stack:
             stack.enter_context(translated(self._url))
             if self._is_sqlite:
-                await stack.enter_async_context(self._turn_within(timeout_s))
+                await stack.enter_async_context(self._turn_within(patience_s))
             if not self._wal_is_set:
-                self._wal_is_set = await self._set_wal(timeout_s / 2)
+                self._wal_is_set = await self._set_wal(patience_s / 2)
             self._writing.add(task)
             stack.callback(self._writing.discard, task)
-            bounded = timeout_s != BUSY_TIMEOUT_S
             options = {"busy_timeout_s": max(0.0, deadline - time.monotonic())} if bounded and self._is_sqlite else {}
             session = await stack.enter_async_context(
                 AsyncSession(self._engine, expire_on_commit=False, sync_session_class=Session)
@@ -406,6 +418,10 @@ class AsyncRiskStore:
     async def _check_ready(self, timeout_s: float = BUSY_TIMEOUT_S) -> None:
         if self._closed:
             raise StoreClosed
+        loop = asyncio.get_running_loop()
+        if self._loop not in (None, loop):
+            raise StoreClosed("this AsyncRiskStore belongs to another event loop: make a new one in this one")
+        self._loop = loop
         if self._pid != os.getpid():
             raise StoreClosed("this AsyncRiskStore was made before a fork(): make a new one in the child process")
         if self._verdict is not None:

@@ -6,6 +6,7 @@ A server's own timeouts cannot fire for a request that never arrived, and TCP's 
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -37,7 +38,10 @@ def answered_by(deadline: float) -> Iterator[None]:
 
 @contextmanager
 def cut_off_at(deadline: float, raw: Any) -> Iterator[None]:
-    """Cuts the driver's connection `raw` at `deadline`, if the block has not ended by then."""
+    """Cuts the driver's connection `raw` at `deadline`, if the block has not ended by then.
+
+    Raises OSError for a connection that is closed already.
+    """
     handle = os.dup(_fileno(raw))  # ours: it is no other file's, even if the driver closes its own meanwhile
     call = WATCHDOG.call_at(deadline, lambda: _shut(handle))
     try:
@@ -51,7 +55,10 @@ def _fileno(raw: Any) -> int:
     driver = getattr(raw, "driver_connection", raw)  # behind SQLAlchemy's adapter of an asyncio driver
     if hasattr(driver, "fileno"):
         return int(driver.fileno())
-    return int(driver._transport.get_extra_info("socket").fileno())  # asyncpg
+    transport = driver._transport  # asyncpg
+    if transport is None or transport.is_closing():
+        raise OSError(errno.EBADF, "the connection is closed")
+    return int(transport.get_extra_info("socket").fileno())
 
 
 def _shut(handle: int) -> None:
@@ -86,7 +93,7 @@ def watch_connections(engine: sa.Engine) -> None:
             else:
                 with cut_off_at(deadline, raw):
                     alive = engine.dialect.do_ping(raw)
-        except engine.dialect.loaded_dbapi.Error as error:
+        except (engine.dialect.loaded_dbapi.Error, OSError) as error:
             raise exc.DisconnectionError from error
         if not alive:
             raise exc.DisconnectionError

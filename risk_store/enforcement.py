@@ -11,9 +11,12 @@ twin is in ``aio.py``.
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import math
+import os
+import sys
 import threading
 import time
 import uuid
@@ -26,8 +29,6 @@ from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self, TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from risk_store.alerts import Alert, AlertLevel, Thresholds
 from risk_store.columns import INT64_MAX
 from risk_store.errors import (
@@ -35,11 +36,10 @@ from risk_store.errors import (
     EnforcementNotRecorded,
     InvalidValue,
     NestedTransaction,
-    RiskStoreError,
     shown,
 )
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
-from risk_store.owner import OwnerState, this_process
+from risk_store.owner import RUNNING, OwnerState, this_process
 from risk_store.repositories import Transaction
 from risk_store.settings import configured_thresholds
 from risk_store.statements import arguments
@@ -58,7 +58,6 @@ __all__ = [
     "OnAlert",
     "Step",
     "Steps",
-    "TROUBLE",
     "recording",
     "run_steps",
 ]
@@ -66,8 +65,6 @@ __all__ = [
 logger = logging.getLogger("risk_store.enforcement")
 alert_logger = logging.getLogger("risk_store.alerts")
 
-# What a database in trouble raises, whatever the driver. Anything else is a bug and must not be taken for trouble.
-TROUBLE = (RiskStoreError, SQLAlchemyError, OSError)
 _ATTEMPTS = 3  # the second may meet the first one's COMMIT on its way, and be refused its enforcement_id
 # How long an enforcement of another host, of which nobody here can tell whether it still runs, counts as running.
 FOREIGN_COUNTS_AS_LIVE = timedelta(seconds=60)
@@ -140,15 +137,17 @@ class LiveEnforcements:
         self._lock = threading.Lock()
         self._live: Counter[tuple[int, str]] = Counter()
 
-    def enter(self, account_id: int, rule_id: str, *, exclusive: bool) -> None:
-        """Counts one more. Raises EnforcementInProgress if it wants to be the only one, and is not."""
+    def enter(self, account_id: int, rule_id: str, enforcement_id: str, *, exclusive: bool) -> None:
+        """One more. Raises EnforcementInProgress if it wants to be the only one, and is not."""
         with self._lock:
             if exclusive and self._live[account_id, rule_id]:
                 raise in_progress(account_id, rule_id, "in this process")
             self._live[account_id, rule_id] += 1
+        RUNNING.add(enforcement_id)
 
-    def leave(self, account_id: int, rule_id: str) -> None:
+    def leave(self, account_id: int, rule_id: str, enforcement_id: str) -> None:
         """One less."""
+        RUNNING.discard(enforcement_id)
         with self._lock:
             self._live[account_id, rule_id] -= 1
             if not self._live[account_id, rule_id]:
@@ -194,7 +193,13 @@ class EnforcementContext:
         metrics: Metrics | None,
     ) -> Self:
         """From what a store was given; thresholds that were not are those of the environment."""
-        told = [on_alert] if callable(on_alert) else list(on_alert)
+        for name, value, kind in (("thresholds", thresholds, Thresholds), ("limits", limits, Limits)):
+            if not isinstance(value, (kind, type(None))):  # told now, and not at a breach
+                raise InvalidValue(name, value, f"a {kind.__name__}(...)")
+        told = [on_alert] if callable(on_alert) or not isinstance(on_alert, Sequence) else list(on_alert)
+        for function in told:
+            if not callable(function) or inspect.iscoroutinefunction(function):
+                raise InvalidValue("on_alert", function, "a plain function that takes an Alert, or several of them")
         return cls(
             clock=clock,
             monotonic=monotonic,
@@ -232,6 +237,8 @@ class EnforcementCore:
         self._failures: list[str] = []
         self._lockouts: list[Lockout] = []  # asked for and not yet known to be written
         self._facts: dict[str, Any] = {}
+        self._pid: int | None = None  # of the process that began it
+        self._ended: EnforcementLog | None = None
         if isinstance(self.details, Mapping):
             self._facts.update(self.details)
         elif self.details is not None and not isinstance(self.details, str):
@@ -258,44 +265,57 @@ class EnforcementCore:
 
     def _beginning(self) -> Steps[None]:
         """The intent, and the lockout that was asked for. A store in trouble is no reason not to begin."""
+        if self._pid is not None:
+            raise InvalidValue(
+                "enforcement", self.enforcement_id, "one that has not begun: call enforce() for each anew"
+            )
         self._started = self.context.monotonic()
         self._timestamp = self.context.clock()
-        self.context.live.enter(self.account_id, self.rule_id, exclusive=self.exclusive)
+        self.context.live.enter(self.account_id, self.rule_id, self.enforcement_id, exclusive=self.exclusive)
+        self._pid = os.getpid()
         try:
             yield Step(self.context.limits.intent_s, self._write_intent)
-        except (EnforcementInProgress, NestedTransaction):
-            self.context.live.leave(self.account_id, self.rule_id)
-            raise  # told before anything is closed
-        except TROUBLE as error:
-            self._shout("enforcement begun without an in-flight row", error, "intent")
         except GeneratorExit:
             raise
+        except (EnforcementInProgress, NestedTransaction):
+            self._leave()
+            raise  # told before anything is closed
+        except Exception as error:
+            self._shout("enforcement begun without an in-flight row", error, "intent")
         except BaseException:  # Ctrl-C or a task's cancel: the block will not run
-            self.context.live.leave(self.account_id, self.rule_id)
-            # The intent may be written; left there by a process that lives on it would stop every exclusive one.
-            with suppress(*TROUBLE):
+            self._leave()
+            # The intent may be written; nobody is to take it for an enforcement that was interrupted.
+            with suppress(Exception):
                 yield Step(self.context.limits.intent_s, self._take_back_intent)
             raise
         else:
             self._lockouts.clear()
 
+    def _leave(self) -> None:
+        self.context.live.leave(self.account_id, self.rule_id, self.enforcement_id)
+
     def _locking_out(self, until: datetime | None, reason: str | None) -> Steps[None]:
         lockout = self._lockout(until, self.reason if reason is None else reason)
         try:
             yield Step(self.context.limits.intent_s, lambda tx: _lock(tx, lockout))
-        except TROUBLE as error:
-            self._lockouts.append(lockout)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self._lockouts.append(lockout)  # with the outcome
             self._shout("lockout not written yet", error, "lockout")
+            if not isinstance(error, Exception):
+                raise
 
     def _ending(self, error: BaseException | None) -> Steps[None]:
         """The outcome, whatever it was; an exception of the block's own is never replaced."""
+        if self._pid != os.getpid():
+            return  # a child that was forked in the block: the enforcement is its parent's
         if error is not None:  # Ctrl-C and task cancel too: the position may be open
             self.fail(f"{type(error).__name__}: {_text(error)}")
-        outcome: list[EnforcementLog] = []
 
         def latest() -> EnforcementLog:
-            outcome.append(self._outcome())
-            return outcome[-1]
+            self._ended = self._outcome()
+            return self._ended
 
         try:
             self.log = yield from recording(latest, self._lockouts, self.context.limits, in_flight=True)
@@ -304,9 +324,7 @@ class EnforcementCore:
             if error is None:
                 raise
         finally:
-            self.context.live.leave(self.account_id, self.rule_id)
-            if outcome:
-                self._tell_of(outcome[-1])
+            self._leave()
 
     def _write_intent(self, tx: Transaction) -> None:
         if self.exclusive:
@@ -332,13 +350,22 @@ class EnforcementCore:
     def _refuse_second(self, tx: Transaction) -> None:
         tx.enforcements.lock_rule(self.account_id, self.rule_id)
         for row in tx.enforcements.in_flight(self.account_id, self.rule_id):
-            state = row.owner.state()
-            young = self._timestamp - row.started_at < FOREIGN_COUNTS_AS_LIVE
+            state = row.owner_state()
+            began = row.started_at
+            young = isinstance(began, datetime) and abs(self._timestamp - began) < FOREIGN_COUNTS_AS_LIVE
             if state is OwnerState.ALIVE or (state is OwnerState.UNKNOWN and young):
-                where = f"by process {row.pid} of {row.host} since {row.started_at:%Y-%m-%d %H:%M:%S} UTC"
+                where = f"by process {row.pid} of {row.host} since {began}"
                 raise in_progress(self.account_id, self.rule_id, where)
 
     # Alerts
+
+    def _watched(self, limit: float) -> Call:
+        """The call that tells if the block still runs at `limit`. Without one it runs all the same."""
+        try:
+            return WATCHDOG.call_at(limit, self._tell_while_running)
+        except Exception:  # no thread can be started
+            _harmless(logger.exception, "the watchdog cannot be started: no alert while this enforcement runs")
+            return Call(lambda: None)
 
     def _tell_while_running(self) -> None:
         """Called by the watchdog: the block hangs, and the position is open now."""
@@ -347,7 +374,11 @@ class EnforcementCore:
         alert = self._alert(AlertLevel.TIMEOUT, took_ms, running=True)
         threading.Thread(target=self._tell, args=(alert,), name="risk_store alert", daemon=True).start()
 
-    def _tell_of(self, log: EnforcementLog) -> None:
+    def _tell_of_end(self) -> None:
+        """What is told of an enforcement that is over, whether it was recorded or not."""
+        log, self._ended = self._ended, None
+        if log is None:
+            return
         took_ms = log.execution_time_ms or 0
         level = self.context.thresholds.level(took_ms)
         if level is not None:
@@ -374,7 +405,8 @@ class EnforcementCore:
         )
 
     def _tell(self, alert: Alert) -> None:
-        alert_logger.log(alert.level.log_level, "%s", alert)
+        with suppress(Exception):
+            alert_logger.log(alert.level.log_level, "%s", alert)
         for observer in self.context.on_alert:
             _harmless(observer, alert)
 
@@ -467,14 +499,17 @@ class Enforcement(EnforcementCore):
     def __enter__(self) -> Self:
         limit = time.monotonic() + self.context.thresholds.timeout_ms / 1000
         run_steps(self._beginning(), self.write)
-        self._call: Call = WATCHDOG.call_at(limit, self._tell_while_running)
+        self._call = self._watched(limit)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._call.cancel()
-        run_steps(self._ending(error), self.write)
+        try:
+            run_steps(self._ending(error), self.write)
+        finally:
+            self._tell_of_end()
 
 
 def recording(
@@ -511,14 +546,19 @@ def recording(
         try:
             written: EnforcementLog = yield Step(max(left, 0.001), write)
             return written
-        except TROUBLE as error:
+        except GeneratorExit:
+            raise
+        except BaseException as error:
             if isinstance(error, (InvalidValue, NestedTransaction)) and not in_flight:
                 raise  # the caller's mistake, told as it is; after an enforcement it must not cost the record
             log = log or outcome()
+            interrupted = not isinstance(error, Exception)  # Ctrl-C, or the end of the event loop
             # The rest of the time is for finding out what a lost reply meant; there may be none left.
-            if attempt + 1 == _ATTEMPTS or deadline - time.monotonic() < limits.record_s / 10:
+            if interrupted or attempt + 1 == _ATTEMPTS or deadline - time.monotonic() < limits.record_s / 10:
                 facts = log.to_dict() | {"lockouts": [lockout.to_dict() for lockout in lockouts]}
                 _shout("enforcement not recorded", facts, error)
+                if interrupted:
+                    raise
                 raise EnforcementNotRecorded(
                     log,
                     f"enforcement {log.enforcement_id} of account {log.account_id} ({log.rule_id}, {log.action}) was "
@@ -531,8 +571,9 @@ def _harmless(function: Callable[[Any], object], about: Any) -> None:
     """Tells an observer; what goes wrong there is logged, and the enforcement does not notice."""
     try:
         function(about)
-    except Exception:
-        logger.exception("an observer failed, told of: %s", shown(about))
+    except (Exception, SystemExit):
+        with suppress(Exception):  # a handler of the log may be what fails
+            logger.exception("an observer failed, told of: %s", shown(about))
 
 
 def _text(value: object) -> str:
@@ -557,4 +598,9 @@ def _lock(tx: Transaction, lockout: Lockout) -> None:
 
 def _shout(what: str, facts: Mapping[str, Any], error: BaseException) -> None:
     cause = f"{type(error).__name__}: {_text(error)}"
-    logger.critical("%s", json.dumps({"event": what, **facts, "cause": cause}, default=_text))
+    line = json.dumps({"event": what, **facts, "cause": cause}, default=_text)
+    try:
+        logger.critical("%s", line)
+    except Exception:  # a handler of the log that fails must not cost the record, nor the block
+        with suppress(Exception):
+            print(line, file=sys.stderr, flush=True)  # noqa: T201 (the last place that is left)

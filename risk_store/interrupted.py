@@ -31,14 +31,14 @@ class Interrupted:
     @classmethod
     def among(cls, in_flight: Iterable[EnforcementInFlight]) -> list[Self]:
         """Those of `in_flight` whose process is not known to be alive."""
-        states = ((row, row.owner.state()) for row in in_flight)
+        states = ((row, row.owner_state()) for row in in_flight)
         return [cls(row, state) for row, state in states if state is not OwnerState.ALIVE]
 
     @staticmethod
     def check(row: Interrupted | EnforcementInFlight, other_host: bool) -> EnforcementInFlight:
         """The in-flight row, if it may be closed. Judged now: it may have been listed a while ago."""
         in_flight = row.row if isinstance(row, Interrupted) else row
-        state = in_flight.owner.state()
+        state = in_flight.owner_state()
         if state is OwnerState.ALIVE:
             raise InvalidValue("row", in_flight.enforcement_id, f"interrupted: its process {in_flight.pid} is running")
         if state is OwnerState.UNKNOWN and not other_host:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from risk_store.alerts import Alert, Thresholds
 from risk_store.models import EnforcementLog
+from risk_store.settings import configured_thresholds
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
@@ -28,7 +29,8 @@ _BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0)
 class Metrics:
     """What a RiskStore tells Prometheus: give it to the store as ``metrics=``, and serve `registry` as you do already.
 
-    The three thresholds are edges of the histogram's buckets, so that the alerts can be told from it: an enforcement is
+    The three thresholds (give it the store's, if they are not those of the environment) are edges of the histogram's
+    buckets, so that the alerts can be told from it: an enforcement is
     over a threshold if it is in no bucket up to it.
 
     >>> metrics = Metrics(registry=CollectorRegistry())
@@ -39,7 +41,7 @@ class Metrics:
     """
 
     def __init__(self, thresholds: Thresholds | None = None, registry: CollectorRegistry = REGISTRY) -> None:
-        limits = thresholds or Thresholds()
+        limits = thresholds or configured_thresholds()
         edges = {limits.slow_threshold_ms / 1000, limits.critical_threshold_ms / 1000, limits.timeout_ms / 1000}
         self.registry = registry
         self._duration = Histogram(
@@ -69,7 +71,8 @@ class Metrics:
     def observe(self, log: EnforcementLog) -> None:
         """One finished enforcement, whether its row could be written or not."""
         took_ms = log.execution_time_ms or 0
-        outcome = "timeout" if took_ms > self._timeout_ms else "success" if log.success else "failure"
+        late = took_ms > self._timeout_ms or (log.error_message or "").startswith("timed out after ")
+        outcome = "timeout" if late else "success" if log.success else "failure"
         self._duration.labels(log.rule_id, log.action).observe(took_ms / 1000)
         self._enforcements.labels(log.rule_id, log.action, outcome).inc()
 

@@ -10,7 +10,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Owner", "OwnerState", "this_process"]
+__all__ = ["RUNNING", "Owner", "OwnerState", "this_process"]
+
+RUNNING: set[str] = set()
+"""The enforcement_ids of what this process carries out now: of itself a process knows better than by its pid."""
 
 
 class OwnerState(StrEnum):
@@ -100,3 +103,7 @@ def _read(path: str) -> str | None:
         return Path(path).read_text().strip()
     except OSError:
         return None
+
+
+if hasattr(os, "register_at_fork"):  # what the parent does, a child does not
+    os.register_at_fork(after_in_child=RUNNING.clear)

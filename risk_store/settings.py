@@ -33,7 +33,7 @@ def configured_thresholds() -> Thresholds:
     >>> configured_thresholds().timeout_ms
     5000
     """
-    if not any(name.upper().startswith((f"{PREFIX}MONITORING__", CONFIG_VARIABLE)) for name in os.environ):
+    if not any(name.upper().startswith((f"{PREFIX}MONITORING", CONFIG_VARIABLE)) for name in os.environ):
         return Thresholds()
     return load_thresholds(os.environ.get(CONFIG_VARIABLE))
 

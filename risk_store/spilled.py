@@ -28,6 +28,8 @@ class Spilled:
     """One such line: the log row, if it is one of an outcome, and the lockouts that were not known to be written."""
 
     line: int
+    account_id: int
+    enforcement_id: str
     log: EnforcementLog | None
     lockouts: tuple[Lockout, ...]
 
@@ -37,13 +39,20 @@ class Spilled:
         Lockouts that would be over are not set, and none is shortened. Raises InvalidValue for a row that may not enter
         the log.
         """
+        if self._is_known(tx):
+            return False  # its lockouts were written with it; since then somebody may have released the account
         for lockout in self.lockouts:
             if lockout.locked_until is None or lockout.locked_until > now:
                 tx.lockouts.set(lockout.account_id, lockout.reason or "", lockout.rule_id or "", lockout.locked_until)
-        if self.log is None or tx.enforcements.find_recorded(self.log) is not None:
+        if self.log is None:
             return False
         tx.enforcements.finish(self.log)
         return True
+
+    def _is_known(self, tx: Transaction) -> bool:
+        if self.log is not None:
+            return tx.enforcements.find_recorded(self.log) is not None
+        return tx.enforcements.find(self.account_id, self.enforcement_id) is not None
 
 
 def read_back(lines: Iterable[str]) -> Iterator[Spilled | InvalidValue]:
@@ -72,10 +81,11 @@ def read_back(lines: Iterable[str]) -> Iterator[Spilled | InvalidValue]:
 def _spilled(number: int, facts: Mapping[str, Any]) -> Spilled | None:
     event = facts["event"]
     lockouts = tuple(_loaded(Lockout, lockout) for lockout in facts.get("lockouts", ()))
-    if event in _OTHERS:
-        return Spilled(number, None, lockouts)
-    if event != NOT_RECORDED:
+    if event not in (*_OTHERS, NOT_RECORDED):
         return None
+    key = (facts["account_id"], facts["enforcement_id"])
+    if event in _OTHERS:
+        return Spilled(number, *key, None, lockouts)
     log: EnforcementLog = _loaded(EnforcementLog, facts)
     log.id = None
     if not log.enforcement_id:
@@ -83,7 +93,7 @@ def _spilled(number: int, facts: Mapping[str, Any]) -> Spilled | None:
     log.positions_closed = log.positions_closed or 0
     log.orders_canceled = log.orders_canceled or 0
     log.check_writable()
-    return Spilled(number, log, lockouts)
+    return Spilled(number, *key, log, lockouts)
 
 
 def _loaded(model: type[Base], facts: Mapping[str, Any]) -> Any:

@@ -146,7 +146,7 @@ class RiskStore:
 
         Raises SchemaMismatch, StoreBusy, StoreFull, StoreReadOnly, StoreUnavailable, StoreClosed, NestedTransaction.
         """
-        with self._write(BUSY_TIMEOUT_S) as tx:
+        with self._write(None) as tx:
             yield tx
 
     @contextmanager
@@ -242,17 +242,18 @@ class RiskStore:
         self.close()
 
     @contextmanager
-    def _write(self, timeout_s: float) -> Iterator[Transaction]:
-        """One write transaction that is waited for at most about `timeout_s` seconds."""
+    def _write(self, timeout_s: float | None) -> Iterator[Transaction]:
+        """One write transaction, waited for at most about `timeout_s` seconds; None is SQLite's own patience."""
         self._check_not_nested()
-        deadline = time.monotonic() + timeout_s
-        bounded = timeout_s != BUSY_TIMEOUT_S
+        bounded = timeout_s is not None
+        patience_s = BUSY_TIMEOUT_S if timeout_s is None else timeout_s
+        deadline = time.monotonic() + patience_s
         with answered_by(deadline) if bounded else nullcontext():
-            self._check_ready(timeout_s)
-        turn = self._queue.turn(timeout_s) if self._is_sqlite else nullcontext()
+            self._check_ready(patience_s)
+        turn = self._queue.turn(patience_s) if self._is_sqlite else nullcontext()
         with turn, translated(self._url):
             if not self._wal_is_set:
-                self._wal_is_set = set_wal(self._engine, timeout_s / 2)
+                self._wal_is_set = set_wal(self._engine, patience_s / 2)
             self._thread.writing = True
             try:
                 if self._is_sqlite or not bounded:

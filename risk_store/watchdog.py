@@ -65,8 +65,8 @@ class Watchdog:
         with self._changed:
             heapq.heappush(self._calls, (when, next(self._order), call))
             if not self._running:
-                self._running = True
                 threading.Thread(target=self._work, name="risk_store watchdog", daemon=True).start()
+                self._running = True
             elif self._calls[0][2] is call:
                 self._changed.notify()
         return call
@@ -75,7 +75,8 @@ class Watchdog:
         while True:
             with self._changed:
                 while not self._calls or self._calls[0][0] > time.monotonic():
-                    self._changed.wait(self._calls[0][0] - time.monotonic() if self._calls else None)
+                    left = self._calls[0][0] - time.monotonic() if self._calls else threading.TIMEOUT_MAX
+                    self._changed.wait(min(left, threading.TIMEOUT_MAX))
                 _, _, call = heapq.heappop(self._calls)
             call._run()
 

@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -21,8 +22,18 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from risk_store import EnforcementLog, EnforcementNotRecorded, Limits, Lockout, RiskStore, StoreClosed, StoreUnavailable
+from risk_store import (
+    EnforcementLog,
+    EnforcementNotRecorded,
+    Limits,
+    Lockout,
+    RiskStore,
+    StoreClosed,
+    StoreUnavailable,
+    Thresholds,
+)
 from risk_store.aio import AsyncRiskStore
+from risk_store.watchdog import Watchdog
 from tests.support.forks import Kill, Nursery, enforce
 from tests.support.proxy import Proxy
 
@@ -306,6 +317,38 @@ def test_a_server_started_anew_is_found_again(postgres_store_url: str) -> None:
             assert len(tx.enforcements.list()) == 5
 
 
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+asyncpg"])
+async def test_connections_that_died_in_the_pool_cost_no_task_its_lockout(
+    postgres_store_url: str, driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Proxy(postgres_store_url) as proxy:
+        async with AsyncRiskStore(sa.make_url(proxy.url).set(drivername=driver)) as store:
+
+            async def enforce(account: int) -> None:
+                async with store.enforce(account, "R", "A", "r", lock_until=None):
+                    await asyncio.sleep(0.05)
+
+            await asyncio.gather(*(enforce(account) for account in range(1, 6)))  # five connections in the pool
+            proxy.cut()
+            await asyncio.sleep(0.2)
+            for account in range(6, 12):
+                await enforce(account)
+            async with store.read() as tx:
+                assert len(await tx.lockouts.active()) == 11
+    assert [record for record in caplog.records if record.name == "risk_store.enforcement"] == []
+
+
+def test_a_limit_of_thirty_seconds_is_a_limit() -> None:
+    """Thirty seconds is also SQLite's own patience, and must not be taken for no limit."""
+    with Silence() as url, RiskStore(url, limits=Limits(intent_s=30.0, record_s=30.0)) as store:
+        asked: list[float | None] = []
+        write = store._write
+        store._write = lambda timeout_s: (asked.append(timeout_s), write(0.2))[1]  # type: ignore[method-assign]
+        with pytest.raises(EnforcementNotRecorded), store.enforce(1, "R", "A", "r"):
+            pass
+    assert asked[0] == 30.0
+
+
 # SQLite in trouble
 
 
@@ -461,6 +504,86 @@ with RiskStore({url!r}, limits=Limits(intent_s=30, record_s=60)) as store:
     assert result.returncode == 0, result.stderr
 
 
+def test_a_child_forked_in_the_block_leaves_the_record_to_its_parent(sqlite_file: Path) -> None:
+    code = f"""
+import os, sys
+from risk_store import RiskStore
+with RiskStore("sqlite:///{sqlite_file}") as store:
+    with store.enforce(1, "R", "A", "r") as enforcement:
+        child = os.fork()
+        if child == 0:
+            sys.exit(0)
+        os.waitpid(child, 0)
+        enforcement.positions_closed = 4
+    with store.read() as tx:
+        [log] = tx.enforcements.list()
+        assert (log.success, log.positions_closed) == (True, 4), log
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_record_broken_off_by_ctrl_c_is_told(sqlite_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def press() -> None:
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with (
+        RiskStore(f"sqlite:///{sqlite_file}", limits=Limits(5, 20)) as store,
+        closing(sqlite3.connect(sqlite_file, isolation_level=None, check_same_thread=False)) as holder,
+    ):
+        thread = threading.Thread(target=press)
+        with pytest.raises(KeyboardInterrupt), store.enforce(1, "R", "A", "r") as enforcement:
+            enforcement.positions_closed = 2
+            holder.execute("BEGIN IMMEDIATE")
+            releaser = threading.Timer(1.0, holder.rollback)  # SQLite's own wait is deaf to Ctrl-C until it ends
+            releaser.start()
+            thread.start()
+        thread.join()
+        releaser.join()
+    lines = [json.loads(r.getMessage()) for r in caplog.records if r.name == "risk_store.enforcement"]
+    with RiskStore(f"sqlite:///{sqlite_file}") as store, store.read() as tx:
+        logged = tx.enforcements.list()
+    told = [line for line in lines if line["event"] == "enforcement not recorded" and line["positions_closed"] == 2]
+    assert len(told) + len(logged) == 1, "it is in the log, or told"
+
+
+def test_a_watchdog_that_was_asked_for_the_end_of_time_still_barks(sqlite_file: Path) -> None:
+    told: list[Any] = []
+    url = f"sqlite:///{sqlite_file}"
+    with (
+        RiskStore(url, thresholds=Thresholds(1, 2, sys.maxsize)) as patient,
+        RiskStore(url, thresholds=Thresholds(1, 2, 50), on_alert=told.append) as store,
+        patient.enforce(1, "R", "A", "r"),
+        store.enforce(2, "R", "A", "r"),
+    ):
+        deadline = time.monotonic() + 30
+        while not any(alert.running for alert in told) and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert any(alert.running for alert in told)
+
+
+def _no_more_threads(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_where_no_thread_can_be_started_the_block_runs_and_is_recorded(
+    sqlite_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RiskStore(f"sqlite:///{sqlite_file}") as store:
+        monkeypatch.setattr("risk_store.enforcement.WATCHDOG", Watchdog())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                threading.Thread, "start", lambda _self: (_ for _ in ()).throw(RuntimeError("no more threads"))
+            )
+            with store.enforce(1, "R", "A", "r", exclusive=True):
+                pass
+        with store.enforce(1, "R", "A", "r", exclusive=True):
+            pass
+        with store.read() as tx:
+            assert len(tx.enforcements.list()) == 2
+
+
 def test_an_async_store_says_after_a_fork_what_to_do(sqlite_file: Path) -> None:
     async def main() -> None:
         async with AsyncRiskStore(f"sqlite+aiosqlite:///{sqlite_file}") as store:
@@ -473,8 +596,6 @@ def test_an_async_store_says_after_a_fork_what_to_do(sqlite_file: Path) -> None:
 
 
 def test_threads_that_share_a_store_are_watched_each(sqlite_file: Path) -> None:
-    from risk_store import Thresholds
-
     told: list[Any] = []
     store = RiskStore(f"sqlite:///{sqlite_file}", thresholds=Thresholds(10, 20, 50), on_alert=told.append)
     ready = threading.Barrier(4)

@@ -141,7 +141,7 @@ class Machine(RuleBasedStateMachine):
             running = self.store.enforce(account, rule_id, "CLOSE", "loss", exclusive=exclusive, **asked)
             running.__enter__()
         running._call.cancel()  # of this process nothing is left
-        self.store._context.live.leave(account, rule_id)
+        running._leave()
         if lock:
             self.lock(account, until)
         self.dead.append((account, running.enforcement_id))

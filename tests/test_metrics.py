@@ -50,6 +50,13 @@ def _log(took_ms: int) -> object:
     return EnforcementLog(rule_id="RULE-003", action="CLOSE_ALL", success=True, execution_time_ms=took_ms)
 
 
+def test_the_thresholds_of_the_environment_are_the_edges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RISK_STORE_MONITORING__ENFORCEMENT__SLOW_THRESHOLD_MS", "70")
+    metrics = Metrics(registry=CollectorRegistry())
+    metrics.observe(_log(69))
+    assert value(metrics, "risk_store_enforcement_duration_seconds_bucket", le="0.07", **LABELS) == 1
+
+
 def test_writes_that_fail_are_counted(tmp_path: Path) -> None:
     metrics = Metrics(registry=CollectorRegistry())
     limits = Limits(0.05, 0.1)

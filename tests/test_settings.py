@@ -54,6 +54,14 @@ def test_the_environment_comes_before_the_file_setting_by_setting(
         assert store._context.thresholds == Thresholds(), "objects come before everything"
 
 
+def test_a_whole_group_may_stand_in_one_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RISK_STORE_MONITORING", '{"enforcement": {"timeout_ms": 9000}}')
+    assert configured_thresholds().timeout_ms == 9000
+    monkeypatch.setenv("RISK_STORE_MONITORING", "no JSON")
+    with pytest.raises(InvalidValue, match="RISK_STORE_MONITORING"):
+        configured_thresholds()
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [

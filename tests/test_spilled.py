@@ -79,6 +79,29 @@ def test_an_import_sets_no_lockout_that_is_over_and_shortens_none(file: Path, tm
             assert lockout.reason == "until released"
 
 
+def test_an_account_that_was_released_meanwhile_is_not_locked_again(file: Path, tmp_path: Path) -> None:
+    """The intent could not be written, the outcome could, and it had the lockout with it."""
+    log_file = tmp_path / "daemon.log"
+    handler = logging.FileHandler(log_file)
+    logger = logging.getLogger("risk_store")
+    logger.addHandler(handler)
+    with RiskStore(f"sqlite:///{file}", limits=Limits(0.05, 5)) as store:
+        with store.read() as tx:
+            tx.enforcements.list()
+        with closing(sqlite3.connect(file, isolation_level=None)) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            with store.enforce(7, "RULE-003", "CLOSE_ALL", "loss", lock_until=None):
+                holder.rollback()
+        with store.begin() as tx:
+            assert tx.lockouts.release(7, "reviewed", by="ann")
+        logger.removeHandler(handler)
+        handler.close()
+        assert "enforcement begun without an in-flight row" in log_file.read_text()
+        assert run("import", str(file), str(log_file)).stdout == "0 records written, 0 in the store already\n"
+        with store.read() as tx:
+            assert not tx.lockouts.is_locked(7)
+
+
 def test_a_line_that_is_cut_off_is_named_and_the_others_are_written(file: Path, tmp_path: Path) -> None:
     spill(file, tmp_path / "one.log")
     text = (tmp_path / "one.log").read_text()

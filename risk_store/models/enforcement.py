@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from risk_store.columns import INT64_MAX, storable_text
 from risk_store.errors import InvalidValue
 from risk_store.models.base import Base, Count, Flag, FreeStr, Id, Identifier, Instant, utc_now
-from risk_store.owner import Owner
+from risk_store.owner import RUNNING, Owner, OwnerState, this_process
 
 __all__ = ["EnforcementInFlight", "EnforcementLog"]
 
@@ -149,6 +149,12 @@ class EnforcementInFlight(Base, kw_only=True):
     def owner(self) -> Owner:
         """The process that carries it out."""
         return Owner(self.host, self.boot_id, self.pid, self.process_started)
+
+    def owner_state(self) -> OwnerState:
+        """Whether somebody still carries it out; not this process, if it is one of its own that has ended."""
+        if self.owner == this_process():
+            return OwnerState.ALIVE if self.enforcement_id in RUNNING else OwnerState.GONE
+        return self.owner.state()
 
 
 # The indexes of v1, by v1's names.

@@ -204,6 +204,10 @@ class EnforcementLogRepository(Repository):
             raise InvalidValue(
                 "enforcement_id", row.enforcement_id, "an enforcement in flight; it has ended or was closed"
             )
+        facts: dict[str, Any] = {"interrupted_process": {"host": row.host, "pid": row.pid, "boot_id": row.boot_id}}
+        began = row.started_at if isinstance(row.started_at, datetime) else None
+        if began is None:
+            facts["started_at"] = str(row.started_at)  # as it is stored: nobody can read it
         log = EnforcementLog(
             account_id=row.account_id,
             rule_id=row.rule_id,
@@ -211,10 +215,8 @@ class EnforcementLogRepository(Repository):
             reason=row.reason,
             success=False,
             error_message=f"interrupted: {note}",
-            timestamp=row.started_at,
-            details=_with_facts(
-                row.details, interrupted_process={"host": row.host, "pid": row.pid, "boot_id": row.boot_id}
-            ),
+            timestamp=began,
+            details=_with_facts(row.details, **facts),
             enforcement_id=row.enforcement_id,
         )
         return self.add(log)

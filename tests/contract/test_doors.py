@@ -37,6 +37,7 @@ from risk_store import owner as owners
 from risk_store.enforcement import FOREIGN_COUNTS_AS_LIVE
 from risk_store.owner import Owner, OwnerState, this_process
 from tests.support.doors import DOORS, Door
+from tests.support.forks import ROOT
 
 BEGAN = datetime(2026, 11, 23, 15, 30, tzinfo=UTC)
 FAST = Thresholds(slow_threshold_ms=40, critical_threshold_ms=80, timeout_ms=120)
@@ -491,6 +492,7 @@ async def test_what_a_dead_process_was_doing_is_listed_and_can_be_closed(
         ("no such pid", OwnerState.GONE),
         ("before the reboot", OwnerState.GONE),
         ("elsewhere", OwnerState.UNKNOWN),
+        ("mine", OwnerState.GONE),  # of itself a process knows what it carries out
     ]
     clocks.now += timedelta(hours=1)
     log = await door.close_interrupted(found[0], "looked up at the broker: flat")
@@ -515,7 +517,11 @@ async def test_what_a_dead_process_was_doing_is_listed_and_can_be_closed(
         await door.close_interrupted(running, "no", other_host=True)
     with pytest.raises(InvalidValue, match="note"):
         await door.close_interrupted(found[1], "")
-    assert [item.row.enforcement_id for item in await door.interrupted()] == ["no such pid", "before the reboot"]
+    assert [item.row.enforcement_id for item in await door.interrupted()] == [
+        "no such pid",
+        "before the reboot",
+        "mine",
+    ]
     assert [row.enforcement_id for row in await door.logs()] == ["died", "elsewhere"]
 
 
@@ -546,6 +552,107 @@ async def test_an_intent_that_arrives_after_its_outcome_counts_for_nothing(door:
     late = in_flight(gone, enforcement_id=enforcement.enforcement_id)
     await door.write(lambda tx: tx.enforcements.start(late))
     assert await door.interrupted() == []
+
+
+async def test_an_enforcement_whose_record_failed_stops_no_later_one(door: Door, url: str) -> None:
+    holders: list[Held] = []
+    with pytest.raises(EnforcementNotRecorded):
+        async with door.enforce(exclusive=True) as enforcement:
+            holders.append(Held(url))
+    holders[0].let_go()
+    async with door.enforce(exclusive=True):
+        pass
+    [left] = await door.interrupted()
+    assert left.row.enforcement_id == enforcement.enforcement_id
+    await door.close_interrupted(left, "its record is in the log of the program")
+
+
+async def test_a_row_whose_beginning_nobody_can_read_stops_nobody_and_can_be_closed(door: Door, driver: str) -> None:
+    # What is odd and a server can hold is only a wrong time.
+    odd = BEGAN + timedelta(days=400) if driver.startswith("postgresql") else "garbage"
+    foreign = dataclasses.replace(this_process(), host="another")
+    await door.write(lambda tx: tx.enforcements.start(in_flight(foreign)))
+    await door.write(
+        lambda tx: tx.session.execute(sa.text("UPDATE enforcement_in_flight SET started_at = :odd"), {"odd": odd})
+    )
+    async with door.enforce(exclusive=True):
+        pass
+    [left] = await door.interrupted()
+    log = await door.close_interrupted(left, "gone", other_host=True)
+    assert log.id is not None
+    if odd == "garbage":
+        assert json.loads(log.details or "")["started_at"] == "garbage"
+
+
+async def test_an_enforcement_is_used_once(door: Door) -> None:
+    context = door.store.enforce(123, "RULE-003", "CLOSE_ALL", "loss")
+    for turn in range(2):
+        with pytest.raises(InvalidValue, match=r"call enforce\(\) for each anew") if turn else contextlib.nullcontext():
+            if door.is_async:
+                async with context:
+                    pass
+            else:
+                with context:
+                    pass
+    assert len(await door.logs()) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("thresholds", {"timeout_ms": 3000}),
+        ("limits", 0.5),
+        ("on_alert", "page"),
+        ("on_alert", None),
+        ("on_alert", [print, 5]),
+        ("on_alert", asyncio.sleep),
+    ],
+    ids=["thresholds", "limits", "a word", "None", "one that is none", "a coroutine function"],
+)
+def test_a_store_that_could_not_enforce_is_refused_when_it_is_made(
+    url: str, driver: str, option: str, value: Any
+) -> None:
+    given: dict[str, Any] = {option: value}
+    with pytest.raises(InvalidValue, match=f"^{option}: "):
+        Door(url, driver, **given)
+
+
+async def test_a_log_handler_that_fails_costs_neither_block_nor_record(
+    door: Door, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError(f"no room for {record.levelname}")
+
+    logger = logging.getLogger("risk_store")
+    broken = Broken()
+    logger.addHandler(broken)
+    try:
+        await door.logs()
+        held = Held(url)
+        async with door.enforce(lock_until=None):
+            held.let_go()
+    finally:
+        logger.removeHandler(broken)
+    assert len(await door.logs()) == 1
+    assert "enforcement begun without an in-flight row" in capsys.readouterr().err
+
+
+async def test_a_lock_out_that_is_broken_off_is_written_with_the_outcome(
+    door: Door, driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class BrokenOff(BaseException):
+        """As Ctrl-C or a task's cancel."""
+
+    with pytest.raises(BrokenOff):
+        async with door.enforce() as enforcement:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(
+                    "risk_store.repositories.lockouts.LockoutRepository.set",
+                    lambda *_, **__: (_ for _ in ()).throw(BrokenOff()),
+                )
+                await door.lock_out(enforcement)
+    assert await door.is_locked(123)
 
 
 # asyncio alone
@@ -607,6 +714,98 @@ async def test_a_hanging_block_leaves_the_event_loop_to_the_others(ticking: Door
         await asyncio.sleep(0.2)
     beside.cancel()
     assert ticks > 5
+
+
+@pytest.mark.parametrize("driver", ASYNC)
+async def test_a_block_that_holds_up_the_event_loop_is_alerted_all_the_same(ticking: Door, driver: str) -> None:
+    alerts: list[Alert] = ticking.alerts  # type: ignore[attr-defined]
+    async with ticking.enforce():
+        await _wait_until(lambda: alerts, blocking=True)
+        assert alerts[0].running
+
+
+@pytest.mark.parametrize("driver", ASYNC)
+async def test_a_callback_that_hangs_after_the_block_holds_up_its_task_alone(url: str, driver: str) -> None:
+    release = threading.Event()
+    door = Door(url, driver, thresholds=Thresholds(1, 2, 10**6), on_alert=lambda _alert: release.wait(30))
+
+    async def slow() -> None:
+        async with door.enforce():
+            await asyncio.sleep(0.02)
+
+    task = asyncio.create_task(slow())
+    for _ in range(500):  # the others go on
+        await asyncio.sleep(0.002)
+        if await door.logs():
+            break
+    assert not task.done()
+    release.set()
+    await task
+    await door.close()
+
+
+@pytest.mark.parametrize("driver", ASYNC)
+async def test_an_error_of_the_block_is_not_replaced_by_a_cancel_during_the_record(
+    door: Door, url: str, driver: str
+) -> None:
+    await door.logs()
+    reached = asyncio.Event()
+
+    async def flatten() -> None:
+        async with door.enforce():
+            reached.set()
+            raise ValueError("mine")
+
+    task = asyncio.create_task(flatten())
+    await reached.wait()
+    task.cancel()
+    with pytest.raises(ValueError, match="mine"):
+        await task
+    assert len(await door.logs()) == 1
+
+
+THE_LOOP_ENDS = """
+import asyncio, sys
+from risk_store import Limits
+from tests.contract.test_doors import Held
+from tests.support.doors import Door
+url, driver = sys.argv[1:]
+holders = []
+async def main():
+    door = Door(url, driver, limits=Limits(5, 20))
+    await door.logs()
+    begun = asyncio.Event()
+    async def flatten():
+        async with door.enforce() as enforcement:
+            enforcement.positions_closed = 2
+            holders.append(Held(url))
+            begun.set()
+    kept = asyncio.create_task(flatten())
+    await begun.wait()
+    await asyncio.sleep(0.1)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("driver", ASYNC)
+def test_a_record_that_the_end_of_the_event_loop_breaks_off_is_told(url: str, driver: str) -> None:
+    # A process of its own: what is left of such a loop is closed by nobody.
+    command = [sys.executable, "-c", THE_LOOP_ENDS, url, driver]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    [line] = [json.loads(line) for line in result.stderr.splitlines() if "enforcement not recorded" in line]
+    assert line["positions_closed"] == 2
+
+
+@pytest.mark.parametrize("driver", ASYNC)
+async def test_a_store_in_another_event_loop_says_what_to_do(door: Door, driver: str) -> None:
+    await door.logs()
+    other = asyncio.new_event_loop()
+    door.store._loop, here = other, door.store._loop
+    with pytest.raises(StoreClosed, match="belongs to another event loop: make a new one"):
+        await door.logs()
+    door.store._loop = here
+    other.close()
 
 
 @pytest.mark.parametrize("driver", ASYNC)
