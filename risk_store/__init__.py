@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from risk_store.alerts import Alert, AlertLevel, Thresholds
     from risk_store.codes import TERMINAL_STATES, WORKING_STATES, OrderSide, OrderState, OrderType, PositionType
     from risk_store.copying import copy_store
-    from risk_store.enforcement import Enforcement, Limits
+    from risk_store.enforcement import Enforcement
     from risk_store.errors import (
         EnforcementInProgress,
         EnforcementNotRecorded,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         SessionState,
         Trade,
     )
+    from risk_store.recording import Limits
     from risk_store.repositories import (
         EnforcementLogRepository,
         LockoutRepository,
@@ -103,7 +104,7 @@ _HOMES = {
     "alerts": ("Alert", "AlertLevel", "Thresholds"),
     "codes": ("TERMINAL_STATES", "WORKING_STATES", "OrderSide", "OrderState", "OrderType", "PositionType"),
     "copying": ("copy_store",),
-    "enforcement": ("Enforcement", "Limits"),
+    "enforcement": ("Enforcement",),
     "errors": (
         "EnforcementInProgress",
         "EnforcementNotRecorded",
@@ -120,6 +121,7 @@ _HOMES = {
         "StoreUnavailable",
     ),
     "interrupted": ("Interrupted",),
+    "recording": ("Limits",),
     "models": (
         "Base",
         "Contract",

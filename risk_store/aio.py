@@ -28,16 +28,7 @@ from sqlalchemy.orm import Session
 from risk_store import schema
 from risk_store.alerts import Thresholds
 from risk_store.deadlines import answered_by, cut_off_at
-from risk_store.enforcement import (
-    NOT_ASKED,
-    EnforcementContext,
-    EnforcementCore,
-    Limits,
-    NotAsked,
-    OnAlert,
-    Steps,
-    recording,
-)
+from risk_store.enforcement import NOT_ASKED, EnforcementContext, EnforcementCore, NotAsked, OnAlert
 from risk_store.engines import (
     BUSY_TIMEOUT_S,
     database_file,
@@ -51,6 +42,7 @@ from risk_store.errors import InvalidValue, NestedTransaction, SchemaMismatch, S
 from risk_store.interrupted import Interrupted
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.models.base import utc_now
+from risk_store.recording import Limits, Steps, recording
 from risk_store.repositories import Transaction
 from risk_store.store import SET_TIMEOUTS
 

@@ -4,9 +4,7 @@ The order of things is the point: the account is locked before the first positio
 keeps a position from being closed; and what was done is either in the log, or in the in-flight table and on the log at
 CRITICAL.
 
-What is written, and what happens when it cannot be, is here once for threads and for asyncio (D13): as *steps*, each a
-function that wants to run in one write transaction within a time. :func:`run_steps` takes them for threads; its asyncio
-twin is in ``aio.py``.
+How it is written is in ``recording.py``; the form for asyncio is in ``aio.py``.
 """
 
 from __future__ import annotations
@@ -16,18 +14,17 @@ import json
 import logging
 import math
 import os
-import sys
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from risk_store.alerts import Alert, AlertLevel, Thresholds
 from risk_store.columns import INT64_MAX
@@ -40,6 +37,7 @@ from risk_store.errors import (
 )
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.owner import RUNNING, OwnerState, this_process
+from risk_store.recording import Limits, Step, Steps, Write, lock, recording, run_steps, shout, text_of
 from risk_store.repositories import Transaction
 from risk_store.settings import configured_thresholds
 from risk_store.statements import arguments
@@ -53,23 +51,16 @@ __all__ = [
     "Enforcement",
     "EnforcementContext",
     "EnforcementCore",
-    "Limits",
     "LiveEnforcements",
+    "NotAsked",
     "OnAlert",
-    "Step",
-    "Steps",
-    "recording",
-    "run_steps",
 ]
 
 logger = logging.getLogger("risk_store.enforcement")
 alert_logger = logging.getLogger("risk_store.alerts")
 
-_ATTEMPTS = 3  # the second may meet the first one's COMMIT on its way, and be refused its enforcement_id
 # How long an enforcement of another host, of which nobody here can tell whether it still runs, counts as running.
 FOREIGN_COUNTS_AS_LIVE = timedelta(seconds=60)
-
-T = TypeVar("T")
 
 
 class NotAsked(Enum):
@@ -79,55 +70,6 @@ class NotAsked(Enum):
 
 
 NOT_ASKED: Final = NotAsked.NOT_ASKED
-
-
-class Step(NamedTuple):
-    """Work that wants to run in one write transaction, waited for at most `timeout_s` seconds."""
-
-    timeout_s: float
-    work: Callable[[Transaction], Any]
-
-
-Steps = Generator[Step, Any, T]
-"""Yields steps, is sent their results (or thrown what they raised), and returns what they were for."""
-
-
-class Write(Protocol):
-    """Opens one write transaction, waiting for it at most `timeout_s` seconds."""
-
-    def __call__(self, timeout_s: float) -> AbstractContextManager[Transaction]: ...
-
-
-def run_steps(steps: Steps[T], write: Write) -> T:
-    """Runs each step in a transaction of its own, in this thread."""
-    try:
-        step = next(steps)
-        while True:
-            try:
-                with write(step.timeout_s) as tx:
-                    result = step.work(tx)
-            except BaseException as error:
-                step = steps.throw(error)
-            else:
-                step = steps.send(result)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long an enforcement may wait for the store, in seconds."""
-
-    intent_s: float = 0.5
-    """For the first transaction: after that the block runs without it."""
-    record_s: float = 5.0
-    """For writing the outcome, all attempts together: after that it goes to the log at CRITICAL."""
-
-    def __post_init__(self) -> None:
-        for name in ("intent_s", "record_s"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.001 <= value <= 3600:
-                raise InvalidValue(name, value, "a number of seconds from 0.001 to 3600")
 
 
 class LiveEnforcements:
@@ -255,7 +197,7 @@ class EnforcementCore:
 
         A gateway that answers HTTP 200 with ``success: false`` has failed.
         """
-        self._failures.append(_text(message))
+        self._failures.append(text_of(message))
 
     def detail(self, **facts: Any) -> None:
         """Adds facts that a dispute will ask for: observed value, limit, rule version, ids. Kept as JSON."""
@@ -297,7 +239,7 @@ class EnforcementCore:
     def _locking_out(self, until: datetime | None, reason: str | None) -> Steps[None]:
         lockout = self._lockout(until, self.reason if reason is None else reason)
         try:
-            yield Step(self.context.limits.intent_s, lambda tx: _lock(tx, lockout))
+            yield Step(self.context.limits.intent_s, lambda tx: lock(tx, lockout))
         except GeneratorExit:
             raise
         except BaseException as error:
@@ -311,7 +253,7 @@ class EnforcementCore:
         if self._pid != os.getpid():
             return  # a child that was forked in the block: the enforcement is its parent's
         if error is not None:  # Ctrl-C and task cancel too: the position may be open
-            self.fail(f"{type(error).__name__}: {_text(error)}")
+            self.fail(f"{type(error).__name__}: {text_of(error)}")
 
         def latest() -> EnforcementLog:
             self._ended = self._outcome()
@@ -330,7 +272,7 @@ class EnforcementCore:
         if self.exclusive:
             self._refuse_second(tx)
         for lockout in self._lockouts:
-            _lock(tx, lockout)
+            lock(tx, lockout)
         tx.enforcements.start(
             EnforcementInFlight(
                 account_id=self.account_id,
@@ -474,7 +416,7 @@ class EnforcementCore:
             "reason": self.reason,
             "lockouts": [lockout.to_dict() for lockout in self._lockouts],
         }
-        _shout(what, facts, error)
+        shout(what, facts, error)
 
 
 @dataclass(kw_only=True)
@@ -512,61 +454,6 @@ class Enforcement(EnforcementCore):
             self._tell_of_end()
 
 
-def recording(
-    outcome: Callable[[], EnforcementLog], lockouts: Sequence[Lockout], limits: Limits, *, in_flight: bool
-) -> Steps[EnforcementLog]:
-    """Writes one finished enforcement and its lockouts in one transaction; durable when it returns.
-
-    A first attempt whose COMMIT got no reply may have been carried out: the second looks for its enforcement_id before
-    it writes, so nothing is doubled. Raises EnforcementNotRecorded, from the cause, when it cannot be written within
-    ``limits.record_s`` in all; the row is then on the log at CRITICAL as one line of JSON, which ``risk-store import``
-    reads back.
-    """
-    deadline = time.monotonic() + limits.record_s
-    log: EnforcementLog | None = None
-
-    def write(tx: Transaction) -> EnforcementLog:
-        nonlocal log
-        for lockout in lockouts:  # never shortens, so a second time does no harm
-            _lock(tx, lockout)
-        if log is not None:
-            found = tx.enforcements.find_recorded(log)
-            if found is not None:
-                log.id = found
-                return log
-        log = outcome()
-        if in_flight:
-            tx.enforcements.finish(log)
-        else:
-            tx.enforcements.add(log)
-        return log
-
-    for attempt in range(_ATTEMPTS):
-        left = deadline - time.monotonic()
-        try:
-            written: EnforcementLog = yield Step(max(left, 0.001), write)
-            return written
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            if isinstance(error, (InvalidValue, NestedTransaction)) and not in_flight:
-                raise  # the caller's mistake, told as it is; after an enforcement it must not cost the record
-            log = log or outcome()
-            interrupted = not isinstance(error, Exception)  # Ctrl-C, or the end of the event loop
-            # The rest of the time is for finding out what a lost reply meant; there may be none left.
-            if interrupted or attempt + 1 == _ATTEMPTS or deadline - time.monotonic() < limits.record_s / 10:
-                facts = log.to_dict() | {"lockouts": [lockout.to_dict() for lockout in lockouts]}
-                _shout("enforcement not recorded", facts, error)
-                if interrupted:
-                    raise
-                raise EnforcementNotRecorded(
-                    log,
-                    f"enforcement {log.enforcement_id} of account {log.account_id} ({log.rule_id}, {log.action}) was "
-                    f"carried out but not recorded: {error}",
-                ) from error
-    raise AssertionError("unreachable: the last attempt returns or raises")
-
-
 def _harmless(function: Callable[[Any], object], about: Any) -> None:
     """Tells an observer; what goes wrong there is logged, and the enforcement does not notice."""
     try:
@@ -576,31 +463,9 @@ def _harmless(function: Callable[[Any], object], about: Any) -> None:
             logger.exception("an observer failed, told of: %s", shown(about))
 
 
-def _text(value: object) -> str:
-    """`str(value)`, also where that is broken: the record must not fail on it."""
-    try:
-        return str(value)
-    except Exception:
-        return shown(value)
-
-
 def _json(facts: Mapping[str, Any]) -> str:
     """Facts as JSON; what JSON cannot say is kept as text, since the record must not fail on it."""
     try:
-        return json.dumps(facts, default=_text)
+        return json.dumps(facts, default=text_of)
     except (TypeError, ValueError, RecursionError):
-        return json.dumps({_text(name): shown(value) for name, value in facts.items()})
-
-
-def _lock(tx: Transaction, lockout: Lockout) -> None:
-    tx.lockouts.set(lockout.account_id, lockout.reason or "", lockout.rule_id or "", until=lockout.locked_until)
-
-
-def _shout(what: str, facts: Mapping[str, Any], error: BaseException) -> None:
-    cause = f"{type(error).__name__}: {_text(error)}"
-    line = json.dumps({"event": what, **facts, "cause": cause}, default=_text)
-    try:
-        logger.critical("%s", line)
-    except Exception:  # a handler of the log that fails must not cost the record, nor the block
-        with suppress(Exception):
-            print(line, file=sys.stderr, flush=True)  # noqa: T201 (the last place that is left)
+        return json.dumps({text_of(name): shown(value) for name, value in facts.items()})

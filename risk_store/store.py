@@ -22,22 +22,13 @@ from sqlalchemy.orm import Session
 from risk_store import schema
 from risk_store.alerts import Thresholds
 from risk_store.deadlines import answered_by, cut_off_at
-from risk_store.enforcement import (
-    NOT_ASKED,
-    Enforcement,
-    EnforcementContext,
-    Limits,
-    LiveEnforcements,
-    NotAsked,
-    OnAlert,
-    recording,
-    run_steps,
-)
+from risk_store.enforcement import NOT_ASKED, Enforcement, EnforcementContext, LiveEnforcements, NotAsked, OnAlert
 from risk_store.engines import BUSY_TIMEOUT_S, database_file, display_url, open_engine, parse_url, set_wal, translated
 from risk_store.errors import NestedTransaction, SchemaMismatch, StoreBusy, StoreClosed
 from risk_store.interrupted import Interrupted
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.models.base import utc_now
+from risk_store.recording import Limits, recording, run_steps
 from risk_store.repositories import Transaction
 from risk_store.writers import WriterQueue
 
