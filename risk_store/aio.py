@@ -34,7 +34,9 @@ from risk_store.engines import (
     database_file,
     display_url,
     open_async_engine,
+    open_engine,
     parse_url,
+    set_wal,
     sync_url,
     translated,
 )
@@ -392,8 +394,6 @@ class AsyncRiskStore:
             self._turn.release()
 
     async def _set_wal(self, timeout_s: float) -> bool:
-        from risk_store.engines import open_engine, set_wal
-
         def switch() -> bool:
             engine = open_engine(sync_url(self._url), "store")
             try:

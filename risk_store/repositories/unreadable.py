@@ -53,21 +53,20 @@ def tell_of_reports(session: Session) -> None:
     last = session.scalar(sa.select(sa.func.max(EnforcementLog.id))) or 0
     new = {"after": _reported_up_to.get(place, 0), "last": last}
     for row in session.execute(UNREADABLE_IN_REPORTS, new, execution_options={"yield_per": MOST}):
-        if isinstance(row.timestamp, datetime) and (
-            row.execution_time_ms is None or type(row.execution_time_ms) is int
-        ):
+        if isinstance(row.timestamp, datetime) and isinstance(row.execution_time_ms, (int, type(None))):
             # One that Python reads and SQLite does not, such as 20251021T170000.
             _tell(session, "enforcement_log.timestamp", f"id {row.id}", str(row.timestamp), NOT_FOUND)
-        elif not _tell_of_row(session, row, EnforcementLog.__table__):
+        else:
+            _tell_of_row(session, row, EnforcementLog.__table__)
+        if len(_told.get(place, ())) > MOST:
             break  # enough is told
     _reported_up_to[place] = last
 
 
-def _tell_of_row(session: Session, row: Any, table: sa.Table | None) -> bool:
-    """Whether there may be more to tell."""
+def _tell_of_row(session: Session, row: Any, table: sa.Table | None) -> None:
     table = row.__table__ if isinstance(row, Base) else table
     if table is None or not (isinstance(row, Base) or {c.name for c in table.primary_key} <= set(row._mapping)):
-        return True  # an aggregate is of no one row
+        return  # an aggregate is of no one row
     given = {column.name for column in table.columns} if isinstance(row, Base) else set(row._mapping)
     values = {column.name: getattr(row, column.name) for column in table.columns if column.name in given}
     key = ", ".join(f"{column.name} {values.get(column.name)}" for column in table.primary_key)
@@ -75,7 +74,6 @@ def _tell_of_row(session: Session, row: Any, table: sa.Table | None) -> bool:
         type_ = table.columns[name].type
         if value is not None and isinstance(type_, CheckedType) and not type_.is_readable(value):
             _tell(session, type_.field, key, shown(value), UNREADABLE)
-    return len(_told.get(_place(session.get_bind().engine), ())) <= MOST
 
 
 UNREADABLE = "cannot be read; the row is kept as it is (risk-store check --list)"

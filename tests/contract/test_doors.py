@@ -36,22 +36,10 @@ from risk_store import (
 from risk_store import owner as owners
 from risk_store.enforcement import FOREIGN_COUNTS_AS_LIVE
 from risk_store.owner import Owner, OwnerState, this_process
-from tests.support.doors import DOORS, Door
+from tests.support.doors import BEGAN, DOORS, Clocks, Door, critical_lines
 from tests.support.forks import ROOT
 
-BEGAN = datetime(2026, 11, 23, 15, 30, tzinfo=UTC)
 FAST = Thresholds(slow_threshold_ms=40, critical_threshold_ms=80, timeout_ms=120)
-
-
-class Clocks:
-    """Two clocks that stand still until told otherwise."""
-
-    def __init__(self) -> None:
-        self.now = BEGAN
-        self.seconds = 1000.0
-
-    def spend(self, milliseconds: float) -> None:
-        self.seconds += milliseconds / 1000
 
 
 @pytest.fixture
@@ -245,11 +233,6 @@ class Held:
     def let_go(self) -> None:
         self._connection.close()
         self._engine.dispose()
-
-
-def critical_lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    found = [record for record in caplog.records if record.name == "risk_store.enforcement"]
-    return [json.loads(record.getMessage()) for record in found if record.levelno == logging.CRITICAL]
 
 
 async def test_a_store_that_is_held_at_the_start_does_not_stop_the_block(

@@ -1,12 +1,11 @@
 """store.enforce and store.record, the same on each engine (SPEC 4 in its sync form)."""
 
 import json
-import logging
 import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import psycopg
@@ -23,19 +22,7 @@ from risk_store import (
     RiskStore,
     schema,
 )
-
-BEGAN = datetime(2026, 11, 23, 15, 30, tzinfo=UTC)
-
-
-class Clocks:
-    """Two clocks that stand still until told otherwise."""
-
-    def __init__(self) -> None:
-        self.now = BEGAN
-        self.seconds = 1000.0
-
-    def spend(self, milliseconds: float) -> None:
-        self.seconds += milliseconds / 1000
+from tests.support.doors import BEGAN, Clocks, critical_lines
 
 
 @pytest.fixture
@@ -57,27 +44,6 @@ def timed(store_url: str, clocks: Clocks) -> Iterator[RiskStore]:
 def rows(store: RiskStore, model: type[EnforcementLog] | type[EnforcementInFlight]) -> list[sa.Row[tuple[object, ...]]]:
     with store.read() as tx:
         return list(tx.session.execute(sa.select(model.__table__)).all())
-
-
-def test_an_enforcement_is_logged_with_what_it_did_and_how_long_it_took(timed: RiskStore, clocks: Clocks) -> None:
-    with timed.enforce(123, "RULE-003", "CLOSE_ALL", "Daily loss limit hit: -$550") as enforcement:
-        clocks.spend(144.2)
-        enforcement.positions_closed += 2
-        enforcement.orders_canceled += 1
-    with timed.read() as tx:
-        [log] = tx.enforcements.list()
-    assert log == enforcement.log
-    assert (log.account_id, log.rule_id, log.action, log.reason) == (
-        123,
-        "RULE-003",
-        "CLOSE_ALL",
-        "Daily loss limit hit: -$550",
-    )
-    assert (log.success, log.error_message) == (True, None)
-    assert (log.positions_closed, log.orders_canceled) == (2, 1)
-    assert (log.timestamp, log.execution_time_ms) == (BEGAN, 145)
-    assert log.enforcement_id == enforcement.enforcement_id
-    assert rows(timed, EnforcementInFlight) == []
 
 
 def test_the_account_is_locked_before_the_first_position_is_closed(timed: RiskStore) -> None:
@@ -134,31 +100,6 @@ def test_what_did_not_work_makes_a_failure_that_lists_it(timed: RiskStore) -> No
         False,
         "closed 3 of 4: market closed; order 77 not canceled",
     )
-
-
-@pytest.mark.parametrize(("milliseconds", "success"), [(5000, True), (5000.1, False)])
-def test_longer_than_the_timeout_is_a_failure_that_says_so(
-    timed: RiskStore, clocks: Clocks, milliseconds: float, success: bool
-) -> None:
-    with timed.enforce(123, "RULE-003", "CLOSE_ALL", "loss") as enforcement:
-        clocks.spend(milliseconds)
-        if not success:
-            enforcement.fail("closed 3 of 4")
-    assert enforcement.log is not None
-    assert enforcement.log.success is success
-    expected = None if success else "timed out after 5001 ms (limit 5000 ms); closed 3 of 4"
-    assert enforcement.log.error_message == expected
-
-
-def test_a_clock_that_steps_back_changes_no_duration_and_none_is_negative(timed: RiskStore, clocks: Clocks) -> None:
-    with timed.enforce(123, "R", "A", "x") as stepped:
-        clocks.now -= timedelta(hours=1)
-        clocks.spend(20)
-    with timed.enforce(123, "R", "A", "x") as backwards:
-        clocks.spend(-20)
-    assert stepped.log is not None
-    assert backwards.log is not None
-    assert (stepped.log.execution_time_ms, backwards.log.execution_time_ms) == (20, 0)
 
 
 def test_details_are_json_facts_from_the_start_and_from_the_block(timed: RiskStore) -> None:
@@ -241,10 +182,6 @@ def test_concurrent_enforcements_of_one_account_are_both_recorded(timed: RiskSto
         assert {log.rule_id for log in tx.enforcements.list(account_id=123)} == {"RULE-003", "RULE-006"}
 
 
-def critical_lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
-    return [json.loads(record.message) for record in caplog.records if record.levelno == logging.CRITICAL]
-
-
 class Held:
     """Another program that holds the database's write lock (or the log's tables) until told to let go."""
 
@@ -262,22 +199,6 @@ class Held:
     def let_go(self) -> None:
         self._connection.rollback()
         self._connection.close()
-
-
-def test_a_store_that_is_held_at_the_start_does_not_stop_the_block_and_the_outcome_is_still_written(
-    timed: RiskStore, caplog: pytest.LogCaptureFixture
-) -> None:
-    with timed.read() as tx:
-        tx.orders.working()  # the verdict is taken
-    held = Held(timed)
-    with timed.enforce(123, "RULE-003", "CLOSE_ALL", "loss", lock_until=None) as enforcement:
-        held.let_go()
-        enforcement.positions_closed += 1
-    [line] = critical_lines(caplog)
-    assert (line["event"], line["account_id"]) == ("enforcement begun without an in-flight row", 123)
-    with timed.read() as tx:
-        assert [log.positions_closed for log in tx.enforcements.list()] == [1]
-        assert tx.lockouts.is_locked(123), "the lockout asked for was written with the outcome"
 
 
 def test_an_outcome_that_cannot_be_written_is_told_whole_and_the_in_flight_row_stays(
@@ -299,14 +220,6 @@ def test_an_outcome_that_cannot_be_written_is_told_whole_and_the_in_flight_row_s
     assert rows(timed, EnforcementLog) == []
     again = EnforcementLog.from_dict({key: line[key] for key in caught.value.log.to_dict()})
     assert timed.record(again).id is not None, "the line on the log is enough to write the row later"
-
-
-def test_the_blocks_own_exception_is_never_replaced(timed: RiskStore) -> None:
-    holders: list[Held] = []
-    with pytest.raises(ConnectionError, match="gateway gone"), timed.enforce(123, "RULE-003", "CLOSE_ALL", "loss"):
-        holders.append(Held(timed))
-        raise ConnectionError("gateway gone")
-    holders[0].let_go()
 
 
 def test_a_database_without_a_store_does_not_stop_the_block(tmp_path: object) -> None:

@@ -1,16 +1,21 @@
 """The store's doors behind one face, so that one test body serves threads and asyncio on each driver (D13)."""
 
+import json
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+import pytest
 import sqlalchemy as sa
 
 from risk_store import EnforcementLog, Lockout, RiskStore
 from risk_store.aio import AsyncRiskStore
 from risk_store.enforcement import EnforcementCore
 from risk_store.repositories import Transaction
+
+BEGAN = datetime(2026, 11, 23, 15, 30, tzinfo=UTC)
 
 T = TypeVar("T")
 
@@ -78,3 +83,19 @@ class Door:
 
     async def _maybe(self, result: Any) -> Any:
         return await result if self.is_async else result
+
+
+class Clocks:
+    """Two clocks that stand still until told otherwise."""
+
+    def __init__(self) -> None:
+        self.now = BEGAN
+        self.seconds = 1000.0
+
+    def spend(self, milliseconds: float) -> None:
+        self.seconds += milliseconds / 1000
+
+
+def critical_lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    found = [record for record in caplog.records if record.name == "risk_store.enforcement"]
+    return [json.loads(record.getMessage()) for record in found if record.levelno == logging.CRITICAL]
