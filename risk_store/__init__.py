@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from risk_store import schema, statements
+    from risk_store import projectx, schema, statements
     from risk_store.alerts import Alert, AlertLevel, Thresholds
     from risk_store.codes import TERMINAL_STATES, WORKING_STATES, OrderSide, OrderState, OrderType, PositionType
     from risk_store.copying import copy_store
@@ -47,9 +47,13 @@ if TYPE_CHECKING:
         EnforcementLogRepository,
         LockoutRepository,
         OrderRepository,
+        PositionRepository,
+        Reconciled,
+        TradeRepository,
         Transaction,
     )
     from risk_store.store import RiskStore
+    from risk_store.trailing import Trailed, TrailResult
 
 __version__ = "0.1.0"
 
@@ -94,8 +98,14 @@ __all__ = [
     "EnforcementLogRepository",
     "LockoutRepository",
     "OrderRepository",
+    "PositionRepository",
+    "Reconciled",
+    "TradeRepository",
     "Transaction",
     "RiskStore",
+    "Trailed",
+    "TrailResult",
+    "projectx",
     "schema",
     "statements",
 ]
@@ -135,12 +145,21 @@ _HOMES = {
         "SessionState",
         "Trade",
     ),
-    "repositories": ("EnforcementLogRepository", "LockoutRepository", "OrderRepository", "Transaction"),
+    "repositories": (
+        "EnforcementLogRepository",
+        "LockoutRepository",
+        "OrderRepository",
+        "PositionRepository",
+        "Reconciled",
+        "TradeRepository",
+        "Transaction",
+    ),
     "store": ("RiskStore",),
+    "trailing": ("Trailed", "TrailResult"),
 }
 # Where each name lives; a test holds this equal to __all__.
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("schema", "statements")
+_MODULES = ("projectx", "schema", "statements")
 
 
 def __getattr__(name: str) -> Any:

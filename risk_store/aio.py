@@ -70,6 +70,8 @@ class AsyncTransaction:
         self.session = session
         self._clock = clock
         self.orders: Any = _Awaited(self, "orders")
+        self.positions: Any = _Awaited(self, "positions")
+        self.trades: Any = _Awaited(self, "trades")
         self.enforcements: Any = _Awaited(self, "enforcements")
         self.lockouts: Any = _Awaited(self, "lockouts")
 

@@ -8,6 +8,7 @@ from enum import IntEnum
 
 __all__ = [
     "TERMINAL_STATES",
+    "TRAILING_STATES",
     "WORKING_STATES",
     "OrderSide",
     "OrderState",
@@ -82,5 +83,8 @@ class PositionType(IntEnum):
     SHORT = 2
 
 
+TRAILING_STATES = (OrderState.ACTIVE, OrderState.PARTIAL)
+"""In which a trailing stop follows the price, and which the gateway's list of open orders shows (only its status 1 in
+321 snapshots of GlitchTrader/glitch-topstep): suspended and pending children do neither."""
 WORKING_STATES = (OrderState.PENDING, OrderState.ACTIVE, OrderState.PARTIAL, OrderState.SUSPENDED)
 TERMINAL_STATES = (OrderState.FILLED, OrderState.CANCELED, OrderState.REJECTED, OrderState.EXPIRED)

@@ -43,6 +43,7 @@ __all__ = [
     "instant_key",
     "instant_of",
     "is_no_canonical_instant",
+    "rounded",
     "storable_text",
     "utc_date",
     "within",
@@ -436,6 +437,30 @@ def _utc_date(element: utc_date, compiler: Any, **kw: Any) -> str:
 @compiles(utc_date, "sqlite")
 def _utc_date_sqlite(element: utc_date, compiler: Any, **kw: Any) -> str:
     return f"date({compiler.process(element.clauses, **kw)})"
+
+
+class rounded(FunctionElement[float]):  # noqa: N801 (it reads as a SQL function)
+    """A sum of float64 rounded to 9 decimals (D4): what was added and taken away again leaves nothing behind.
+
+    >>> print(rounded(sa.column("fees")).compile(dialect=sa.dialects.sqlite.dialect()))
+    round(fees, 9)
+    """
+
+    type = CheckedFloat()
+    inherit_cache = True
+    name = "rounded"
+
+
+@compiles(rounded)
+def _rounded(element: rounded, compiler: Any, **kw: Any) -> str:
+    # PostgreSQL rounds a double precision to whole numbers only.
+    exact = f"CAST({compiler.process(element.clauses, **kw)} AS NUMERIC)"
+    return f"CAST(round({exact}, 9) AS DOUBLE PRECISION)"
+
+
+@compiles(rounded, "sqlite")
+def _rounded_sqlite(element: rounded, compiler: Any, **kw: Any) -> str:
+    return f"round({compiler.process(element.clauses, **kw)}, 9)"
 
 
 # Shapes of text, for SQLite's GLOB.

@@ -35,6 +35,8 @@ from risk_store import (
 )
 from risk_store.codes import OrderState, OrderType
 from risk_store.schema import (
+    HEAD,
+    REVISIONS,
     FindingKind,
     LegacyChoices,
     SchemaState,
@@ -362,12 +364,12 @@ def test_alembics_own_command_takes_the_same_choices_and_says_what_it_did(nurser
     assert list(files_in(tmp_path)) == ["state.db"]
     [end] = nursery.run(alembic(*line, "-x", "legacy_order_codes=gateway", "-x", "backup=no", "upgrade", "head"))
     assert end.passed, end
-    assert "legacy v1 -> 0003   3 steps" in end.out
+    assert f"legacy v1 -> {HEAD}   {len(REVISIONS)} steps" in end.out
     assert "orders.state: order codes in 16 rows" in end.out
     assert list(files_in(tmp_path)) == ["state.db"]
     assert execute(file, "SELECT DISTINCT created_at FROM orders") == [("2025-10-21 22:00:00",)]
     [again] = nursery.run(alembic(*line, "upgrade", "head"))
-    assert "at 0003 already, nothing to do" in again.out
+    assert f"at {HEAD} already, nothing to do" in again.out
 
 
 def test_alembics_own_command_leaves_a_verified_copy(nursery: Nursery, v1_file: Path) -> None:
@@ -393,7 +395,7 @@ def test_an_upgrade_by_steps_converts_once(tmp_path: Path) -> None:
     file = make_gateway_file(tmp_path / "state.db")
     url = url_of(file)
     execute(file, "UPDATE orders SET limit_price = NULL, type = 99 WHERE type = 1")
-    for revision in ("0001", "0002", "head"):
+    for revision in REVISIONS:
         config = alembic_config(url)
         config.attributes["upgrade"] = Upgrade(
             url=sa.make_url(url), choices=LegacyChoices(timezone=CHICAGO, order_codes="gateway"), backup=False
@@ -453,7 +455,7 @@ def test_rows_that_a_v1_daemon_writes_later_are_read_counted_and_made_canonical(
     before = rows_of(v1_file)
     report = upgrade(url_of(v1_file), canonicalise=True)
     assert {(f.column, f.kind): f.rows for f in report.converted} == counted
-    assert report.backup == v1_file.with_name("state.db.0003.bak")
+    assert report.backup == v1_file.with_name(f"state.db.{HEAD}.bak")
     assert rows_of(report.backup) == before
     assert tally(odd_values(url_of(v1_file))) == ()
     assert what_is_read() == read
@@ -653,15 +655,21 @@ def test_a_v1_file_with_something_in_the_way_is_refused_untouched(v1_file: Path,
     assert files_in(v1_file.parent) == before
 
 
-def test_a_store_behind_with_something_in_the_way_is_refused_untouched(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("revision", "table", "column", "kind"),
+    [("0002", "enforcement_log", "enforcement_id", "TEXT"), ("0003", "trade_history", "trading_day", "INTEGER")],
+)
+def test_a_store_behind_with_something_in_the_way_is_refused_untouched(
+    tmp_path: Path, revision: str, table: str, column: str, kind: str
+) -> None:
     file = tmp_path / "risk.db"
-    command.upgrade(alembic_config(url_of(file)), "0002")
-    execute(file, "ALTER TABLE enforcement_log ADD COLUMN enforcement_id TEXT")
+    command.upgrade(alembic_config(url_of(file)), revision)
+    execute(file, f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
     before = files_in(tmp_path)
-    with pytest.raises(SchemaMismatch, match="enforcement_id is there already"):
+    with pytest.raises(SchemaMismatch, match=rf"{table}\.{column} is there already"):
         upgrade(url_of(file))
     assert files_in(tmp_path) == before
-    execute(file, "ALTER TABLE enforcement_log DROP COLUMN enforcement_id")
+    execute(file, f"ALTER TABLE {table} DROP COLUMN {column}")
     execute(file, "DROP TABLE positions")
     assert (status(url_of(file)).state, status(url_of(file)).detail) == (SchemaState.DRIFTED, "missing positions")
 
@@ -672,6 +680,17 @@ def test_a_column_of_ones_own_that_is_of_the_same_kind_is_taken_over(v1_file: Pa
     upgrade(url_of(v1_file))
     assert execute(v1_file, "SELECT triggered_at FROM orders WHERE id = 102") == [("2025-10-21 17:00:00",)]
     command.check(alembic_config(url_of(v1_file)))
+
+
+def test_a_column_of_ones_own_in_a_store_behind_is_taken_over_with_what_it_holds(tmp_path: Path) -> None:
+    file = tmp_path / "risk.db"
+    command.upgrade(alembic_config(url_of(file)), "0003")
+    execute(file, "ALTER TABLE trade_history ADD COLUMN trading_day DATE")
+    trade = "INSERT INTO trade_history (account_id, timestamp, contract_id, trading_day) VALUES (1, ?, 'X', ?)"
+    execute(file, trade, "2025-10-21 17:00:00", "2025-10-21")
+    upgrade(url_of(file))
+    assert execute(file, "SELECT trading_day FROM trade_history") == [("2025-10-21",)]
+    command.check(alembic_config(url_of(file)))
 
 
 def test_what_the_database_itself_refuses_is_told_in_words_and_leaves_the_file_as_it_was(v1_file: Path) -> None:
@@ -778,7 +797,7 @@ def test_a_table_that_somebody_holds_on_postgresql_ends_the_upgrade_in_time_with
             upgrade(postgres_database)
         assert status(postgres_database).found == "0002"
         holder.rollback()
-    assert upgrade(postgres_database).after == "0003"
+    assert upgrade(postgres_database).after == HEAD
     engine.dispose()
 
 
@@ -819,7 +838,7 @@ def test_a_full_disk_leaves_the_file_as_it_was_and_says_what_to_do(v1_file: Path
     finally:
         sa.event.remove(sa.Engine, "connect", cramp)
     assert files_in(v1_file.parent) == before
-    assert upgrade(url_of(v1_file)).after == "0003"
+    assert upgrade(url_of(v1_file)).after == HEAD
 
 
 def test_a_disk_too_full_for_the_copy_leaves_the_file_as_it_was(v1_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -937,7 +956,7 @@ def test_the_report_says_what_was_done_in_words_and_in_json(v1_file: Path) -> No
     add_order(v1_file, 500, type=99, created_at="2025-10-25T12:00:00Z")
     report = upgrade(url_of(v1_file))
     lines = report.text.splitlines()
-    assert lines[0].startswith("legacy v1 -> 0003   3 steps   ")
+    assert lines[0].startswith(f"legacy v1 -> {HEAD}   {len(REVISIONS)} steps   ")
     assert (
         f"  orders                     {len(v1.ROWS['orders']) + 1:>2}            {len(v1.ROWS['orders']) + 1:>2}"
         in report.text
@@ -946,18 +965,18 @@ def test_the_report_says_what_was_done_in_words_and_in_json(v1_file: Path) -> No
     assert "  orders.type: unreadable in 1 row" in lines
     assert f"  all of them: risk-store check {url_of(v1_file)} --list" in lines
     assert f"to go back: risk-store restore {url_of(v1_file)} {report.backup}" in lines
-    assert "INSERT OR REPLACE into orders resets" in report.text
+    assert "INSERT OR REPLACE into orders and positions resets" in report.text
     told = json.loads(json.dumps(report.to_dict()))
     assert told["rows"]["positions"] == {"before": 2, "after": 2}
     assert told["unreadable"] == [
         {"column": "orders.type", "kind": "unreadable", "rows": 1, "examples": ["id 500: 99"]}
     ]
-    assert (told["backup"], told["after"], told["dry_run"]) == (str(report.backup), "0003", False)
+    assert (told["backup"], told["after"], told["dry_run"]) == (str(report.backup), HEAD, False)
     assert isinstance(report, UpgradeReport)
 
 
 def test_a_dry_run_on_nothing_promises_a_new_store_and_makes_no_file(tmp_path: Path) -> None:
     report = upgrade(url_of(tmp_path / "new.db"), dry_run=True)
-    assert (report.before.state, report.steps, report.rows_before) == (SchemaState.EMPTY, 3, {})
+    assert (report.before.state, report.steps, report.rows_before) == (SchemaState.EMPTY, len(REVISIONS), {})
     assert list(tmp_path.iterdir()) == []
-    assert io.StringIO(report.text).readline().startswith("dry run, nothing was changed: empty -> 0003")
+    assert io.StringIO(report.text).readline().startswith(f"dry run, nothing was changed: empty -> {HEAD}")

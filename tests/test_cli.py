@@ -29,6 +29,7 @@ from risk_store import (
 )
 from risk_store.cli import CHECK_CODES, main, render
 from risk_store.owner import this_process
+from risk_store.schema import HEAD, REVISIONS
 from tests.support import v1
 
 HOSTILE = "[/oops] [bold]<script>\n\x1b[2J\u202etxt\tend"
@@ -270,7 +271,7 @@ def test_check_has_an_exit_code_for_each_state(tmp_path: Path, state: str) -> No
     result = run("check", str(file), "--json")
     assert result.returncode == CHECK_CODES[state]
     told = json.loads(result.stdout)
-    assert (told["state"], told["expected"]) == (state, "0003")
+    assert (told["state"], told["expected"]) == (state, HEAD)
     assert (told["command"] is not None) == (state in ("empty", "legacy_v1", "behind"))
     if state == "current":
         assert told["unknown_codes"] == {"orders.type": 1}
@@ -280,7 +281,7 @@ def test_check_says_in_words_what_check_json_says(tmp_path: Path) -> None:
     make("behind", tmp_path / "some.db")
     result = run("check", f"sqlite:///{tmp_path}/some.db")
     assert result.stdout.splitlines() == [
-        f"sqlite:///{tmp_path}/some.db: the schema is behind: found revision 0002, this release works with 0003.",
+        f"sqlite:///{tmp_path}/some.db: the schema is behind: found revision 0002, this release works with {HEAD}.",
         f"Run: risk-store upgrade sqlite:///{tmp_path}/some.db",
     ]
 
@@ -290,7 +291,7 @@ def test_upgrade_of_a_v1_file_says_where_the_copy_is_and_twice_does_nothing(tmp_
     make("legacy_v1", file)
     first = run("upgrade", str(file))
     assert first.returncode == 0, first.stderr
-    assert "legacy v1 -> 0003   3 steps" in first.stdout
+    assert f"legacy v1 -> {HEAD}   {len(REVISIONS)} steps" in first.stdout
     assert str(tmp_path / "state.db.v1.bak") in first.stdout
     second = run("upgrade", str(file))
     assert (second.returncode, "nothing to do" in second.stdout) == (0, True)
@@ -301,7 +302,7 @@ def test_a_dry_run_says_what_an_upgrade_would_do_and_touches_nothing(tmp_path: P
     before = file.read_bytes()
     result = run("upgrade", str(file), "--dry-run")
     assert result.returncode == 0
-    assert result.stdout.startswith("dry run, nothing was changed: legacy v1 -> 0003   3 steps\n")
+    assert result.stdout.startswith(f"dry run, nothing was changed: legacy v1 -> {HEAD}   {len(REVISIONS)} steps\n")
     assert "would be made canonical:\n  enforcement_log.details: outcomes in 4 rows\n" in result.stdout
     promised = json.loads(run("upgrade", str(file), "--dry-run", "--json").stdout)
     assert file.read_bytes() == before
@@ -370,9 +371,9 @@ def test_check_counts_what_is_odd_and_lists_it_on_demand(tmp_path: Path) -> None
     assert ["orders", "id 103", "updated_at", "unreadable", "so\\ton", ""] in rows
     as_json = [json.loads(line) for line in run("check", str(file), "--list", "--json").stdout.splitlines()]
     assert len(as_json) == len(rows) - 1
-    assert run("upgrade", str(file)).stdout.startswith("0003 -> 0003   0 steps")
+    assert run("upgrade", str(file)).stdout.startswith(f"{HEAD} -> {HEAD}   0 steps")
     again = run("upgrade", str(file)).stdout.splitlines()
-    assert again[0].endswith("at 0003 already, nothing to do")
+    assert again[0].endswith(f"at {HEAD} already, nothing to do")
     assert "  orders.type: unreadable in 1 row" in again
 
 
@@ -383,7 +384,7 @@ def test_restore_puts_the_copy_back_and_keeps_what_was_there(tmp_path: Path) -> 
     result = run(*shlex.split(command)[1:])
     assert result.returncode == 0, result.stderr
     assert "the database of a v1 daemon" in result.stdout
-    assert f"copy of what it held until now (verified): {file}.0003.bak" in result.stdout
+    assert f"copy of what it held until now (verified): {file}.{HEAD}.bak" in result.stdout
     assert run("check", str(file)).returncode == CHECK_CODES["legacy_v1"]
     assert run("restore", str(file), f"{file}.missing").returncode == 2
 
@@ -426,7 +427,7 @@ def test_a_long_upgrade_shows_how_far_it_has_come_on_a_terminal(tmp_path: Path) 
     file = v1.make_v1(tmp_path / "state.db", log_rows=40_000)
     shown = on_a_terminal("upgrade", str(file))
     assert "reading enforcement_log" in shown
-    assert "legacy v1 -> 0003" in shown
+    assert f"legacy v1 -> {HEAD}" in shown
     assert "reading enforcement_log" not in run("check", str(file)).stderr, "and says nothing into a pipe"
 
 

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from risk_store import EnforcementNotRecorded, Limits, Order, OrderSide, OrderState, OrderType, RiskStore, Thresholds
 from risk_store.metrics import Metrics
+from risk_store.schema import HEAD
 
 LABELS = {"rule": "RULE-003", "action": "CLOSE_ALL"}
 
@@ -99,6 +100,6 @@ def test_gauges_are_read_from_the_store_when_they_are_asked_for(store_url: str) 
             )  # fmt: skip
         assert value(metrics, "risk_store_lockouts_active", rule="RULE-003") == 2
         assert value(metrics, "risk_store_working_orders", type="STOP") == 1
-        assert value(metrics, "risk_store_schema_info", revision="0003", head="0003") == 1
+        assert value(metrics, "risk_store_schema_info", revision=HEAD, head=HEAD) == 1
         assert b"loss" not in generate_latest(metrics.registry), "no text of anybody's"
     assert value(metrics, "risk_store_working_orders", type="STOP") is None, "a closed store ends no scrape"

@@ -35,7 +35,7 @@ from tests.frozen import make
 from tests.support import v1
 from tests.support.forks import ROOT, Nursery, Outcome
 from tests.support.forks import alembic as alembic_line
-from tests.support.pictures import files_in, restricted, rows_of, schema_at, schema_of, sorted_rows
+from tests.support.pictures import Rows, files_in, restricted, rows_of, schema_at, schema_of, sorted_rows
 
 FROZEN = ROOT / "tests" / "frozen"
 
@@ -275,20 +275,22 @@ def test_the_printed_script_makes_the_same_schema_as_the_upgrade(empty_url: str)
     assert schema_at(empty_url) == printed
 
 
-def test_the_printed_script_of_the_last_revision_goes_on_where_the_database_is(empty_url: str) -> None:
-    command.upgrade(alembic_config(empty_url), "0002")
-    run_script(empty_url, script_of(empty_url, "0002:head"))
+@pytest.mark.parametrize("start", REVISIONS[:-1])
+def test_the_printed_script_of_later_revisions_goes_on_where_the_database_is(empty_url: str, start: str) -> None:
+    command.upgrade(alembic_config(empty_url), start)
+    run_script(empty_url, script_of(empty_url, f"{start}:head"))
     assert status(empty_url).ok
     command.check(alembic_config(empty_url))
 
 
-def test_the_printed_script_of_a_downgrade_goes_back(empty_url: str) -> None:
+@pytest.mark.parametrize("end", REVISIONS[:-1])
+def test_the_printed_script_of_a_downgrade_goes_back(empty_url: str, end: str) -> None:
     config = alembic_config(empty_url)
-    command.upgrade(config, "0002")
+    command.upgrade(config, end)
     before = schema_at(empty_url)
     command.upgrade(config, "head")
     config.output_buffer = io.StringIO()
-    command.downgrade(config, "0003:0002", sql=True)
+    command.downgrade(config, f"{HEAD}:{end}", sql=True)
     run_script(empty_url, config.output_buffer.getvalue())
     assert schema_at(empty_url) == before
 
@@ -303,9 +305,10 @@ def test_adopting_a_v1_file_keeps_every_row_and_column(v1_file: Path) -> None:
     assert restricted(after, before) == sorted_rows(before)
     assert set(after) - set(before) == {VERSION_TABLE, "enforcement_in_flight"}
     added = {table: set(after[table][0]) - set(rows[0]) for table, rows in before.items() if rows}
-    assert {table: columns for table, columns in added.items() if columns} == {
-        table: set(columns) for table, columns in scripts()["0003"].module.ADDED.items()
-    }
+    expected: dict[str, set[str]] = {}
+    for table, column, *_ in _added(*REVISIONS):
+        expected.setdefault(table, set()).add(column)
+    assert {table: columns for table, columns in added.items() if columns} == expected
 
 
 def test_adopting_a_v1_file_copies_outcomes_from_the_details_and_leaves_the_details(v1_file: Path) -> None:
@@ -479,6 +482,9 @@ def test_a_file_of_every_released_schema_is_upgraded_and_does_real_work(name: st
     before = {table: rows for table, rows in rows_of(file).items() if table != VERSION_TABLE}
     upgrade(url_of(file))
     assert status(url_of(file)).ok
+    if name in REVISIONS[2:-1]:
+        # Written when the columns were there already: this upgrade is the first to see these rows.
+        _make_canonical(before)
     assert restricted(rows_of(file), before) == sorted_rows(before)
     assert all(_replay_on_sqlite(file))
 
@@ -490,7 +496,7 @@ def test_a_file_of_every_released_schema_is_upgraded_and_does_real_work(name: st
         old = session.get_one(Order, 123)
         assert (old.type, old.side, old.state) == (OrderType.TRAILING_STOP, OrderSide.SELL, OrderState.ACTIVE)
         assert (old.stop_price, old.trailing_amount, old.filled_size) == (20990.0, None, 0)
-        assert session.get_one(EnforcementLog, 1).positions_closed == (0 if name == "0003" else 3)
+        assert session.get_one(EnforcementLog, 1).positions_closed == (0 if name == HEAD else 3)
         old.trailing_amount = 10.0
         session.add(
             Order(
@@ -513,6 +519,18 @@ def test_a_file_of_every_released_schema_is_upgraded_and_does_real_work(name: st
         assert newest is not None
         assert (newest.reason, newest.positions_closed) == ("Real work", 2)
     engine.dispose()
+
+
+def _make_canonical(rows: Rows) -> None:
+    """The values of the columns since 0003 as an upgrade leaves them: the outcomes that `details` tell, one instant."""
+    columns = ("error_message", "positions_closed", "orders_canceled")
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for row in rows["enforcement_log"]:
+            if outcome := v1.OUTCOMES.get(int(row["id"])):
+                quoted = connection.execute("SELECT quote(?), quote(?), quote(?)", outcome).fetchone()
+                row.update(zip(columns, quoted, strict=True))
+    [order] = [row for row in rows["orders"] if row["venue_updated_at"] == "'2025-10-21 16:00:04.5'"]
+    order["venue_updated_at"] = "'2025-10-21 16:00:04.500000'"
 
 
 # Going back
@@ -538,18 +556,25 @@ def test_a_downgrade_refuses_to_lose_values_and_names_them_all(alembic_engine: s
     schema_before = schema_at(empty_url)
     command.upgrade(config, "head")
     schema = schema_at(empty_url)
-    _execute(alembic_engine, FIRST_ORDER, FIRST_LOG, FIRST_TRADE, FIRST_DAY, IN_FLIGHT)
-    _execute(alembic_engine, *(f"UPDATE {table} SET {column} = {value}" for table, column, value, _ in _added()))
-    with pytest.raises(CommandError) as refused:
-        command.downgrade(config, "0002")
-    named = re.findall(r"(\w+(?:\.\w+)?) \(1 rows\)", str(refused.value))
-    assert sorted(named) == sorted(["enforcement_in_flight", *(f"{table}.{column}" for table, column, *_ in _added())])
-    assert "Nothing was changed" in str(refused.value)
-    assert schema_at(empty_url) == schema
-    assert status(empty_url).ok
+    _execute(alembic_engine, *FIRST_ROWS, IN_FLIGHT)
+    lost = list(_added(*REVISIONS))
+    _execute(alembic_engine, *(f"UPDATE {table} SET {column} = {value}" for table, column, value, _ in lost))
+    # Each revision speaks for what it added, the newest first: whoever has cleared that is told of the next.
+    for revision in reversed(REVISIONS):
+        lost = list(_added(revision))
+        if not lost:
+            continue
+        tables = ["enforcement_in_flight"] if revision == "0003" else []
+        with pytest.raises(CommandError, match=f"a downgrade below {revision} would lose values") as refused:
+            command.downgrade(config, "0002")
+        named = re.findall(r"(\w+(?:\.\w+)?) \(1 rows\)", str(refused.value))
+        assert sorted(named) == sorted([*tables, *(f"{table}.{column}" for table, column, *_ in lost)])
+        assert "Nothing was changed" in str(refused.value)
+        assert schema_at(empty_url) == schema, "what a newer revision added neither"
+        assert status(empty_url).ok
+        _execute(alembic_engine, *(f"DELETE FROM {table}" for table in tables))
+        _execute(alembic_engine, *(f"UPDATE {table} SET {column} = {default}" for table, column, _, default in lost))
 
-    _execute(alembic_engine, "DELETE FROM enforcement_in_flight")
-    _execute(alembic_engine, *(f"UPDATE {table} SET {column} = {default}" for table, column, _, default in _added()))
     command.downgrade(config, "0002")
     assert schema_at(empty_url) == schema_before
 
@@ -558,8 +583,8 @@ def test_a_downgrade_refuses_to_lose_a_single_value_of_any_column(tmp_path: Path
     engine = open_engine(parse_url(url_of(tmp_path / "risk.db")), "migrate")
     config = alembic_config(engine)
     command.upgrade(config, "head")
-    _execute(engine, FIRST_ORDER, FIRST_LOG, FIRST_TRADE, FIRST_DAY)
-    for table, column, value, default in _added():
+    _execute(engine, *FIRST_ROWS)
+    for table, column, value, default in _added(*REVISIONS):
         _execute(engine, f"UPDATE {table} SET {column} = {value}")
         with pytest.raises(CommandError, match=rf"would lose values: {table}\.{column} \(1 rows\)\. Nothing"):
             command.downgrade(config, "0002")
@@ -580,18 +605,28 @@ FIRST_ORDER = """
 FIRST_LOG = "INSERT INTO enforcement_log (account_id, rule_id, action, reason) VALUES (1, 'R', 'A', 'r')"
 FIRST_TRADE = "INSERT INTO trade_history (account_id, timestamp, contract_id) VALUES (1, '2025-10-21 17:00:00', 'X')"
 FIRST_DAY = "INSERT INTO daily_pnl (account_id, date) VALUES (1, '2025-10-21')"
+FIRST_POSITION = """
+    INSERT INTO positions (id, account_id, contract_id, type, size, average_price, created_at)
+    VALUES (1, 1, 'X', 1, 1, 5.5, '2025-10-21 17:00:00')
+"""
+FIRST_ROWS = [FIRST_ORDER, FIRST_LOG, FIRST_TRADE, FIRST_DAY, FIRST_POSITION]
 IN_FLIGHT = """
     INSERT INTO enforcement_in_flight (account_id, enforcement_id, rule_id, action, reason, started_at, host, pid)
     VALUES (1, 'e', 'R', 'A', 'r', '2025-10-21 17:00:00', 'h', 1)
 """
 
 
-def _added() -> Iterator[tuple[str, str, str, str]]:
-    """Each column of 0003: its table, its name, and SQL for a value that a downgrade would lose and for the default."""
-    values = {bool: "true", str: "'lost'", datetime: "'2025-10-21 17:00:00'"}
-    for table, columns in scripts()["0003"].module.ADDED.items():
-        for column, (type_, default) in columns.items():
-            yield table, column, values.get(type_.python_type, "1"), "NULL" if default is None else str(default)
+def _added(*revisions: str) -> Iterator[tuple[str, str, str, str]]:
+    """Each column that revisions added to v1's tables: its table, its name, and SQL for a value that a downgrade would
+    lose and for the default."""
+    values = {bool: "true", str: "'lost'", datetime: "'2025-10-21 17:00:00'", date: "'2025-10-21'"}
+    by_id = scripts()
+    for revision in revisions:
+        for table, columns in getattr(by_id[revision].module, "ADDED", {}).items():
+            for column, added in columns.items():
+                # Where all that a revision adds is nullable, it names no defaults.
+                type_, default = added if isinstance(added, tuple) else (added, None)
+                yield table, column, values.get(type_.python_type, "1"), "NULL" if default is None else str(default)
 
 
 def test_a_downgrade_names_everything_that_differs_from_the_details(v1_file: Path) -> None:
@@ -640,7 +675,7 @@ def test_looking_at_a_file_that_is_not_there_makes_none(nursery: Nursery, tmp_pa
     assert check.code == 255
     assert "not up to date" in check.out + check.err
     assert history.passed
-    assert "0002 -> 0003 (head)" in history.out
+    assert f"{REVISIONS[-2]} -> {HEAD} (head)" in history.out
     assert list(tmp_path.iterdir()) == []
 
 
@@ -675,7 +710,7 @@ def test_the_command_line_of_the_project_works_as_the_readme_says(nursery: Nurse
         [end] = nursery.run(alembic_line(*url, *verb))
         lines.append(end)
         assert end.passed, end
-    assert lines[1].out.split() == ["0003", "(head)"]
+    assert lines[1].out.split() == [HEAD, "(head)"]
     assert "No new upgrade operations" in lines[2].out
 
 
@@ -690,4 +725,4 @@ def test_a_password_in_a_url_with_a_percent_sign_reaches_postgresql(nursery: Nur
     for end in ends:
         assert end.passed, end
         assert url.password not in end.out + end.err
-    assert ends[1].out.split() == ["0003", "(head)"]
+    assert ends[1].out.split() == [HEAD, "(head)"]

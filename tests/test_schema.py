@@ -26,6 +26,7 @@ from risk_store.engines import display_url, parse_url
 from risk_store.errors import InvalidValue, RiskStoreError, SchemaMismatch, StoreUnavailable
 from risk_store.schema import (
     HEAD,
+    REVISIONS,
     VERSION_TABLE,
     SchemaState,
     SchemaStatus,
@@ -99,8 +100,9 @@ NEW_ROW = "INSERT INTO session_state (account_id, session_start) VALUES (99, '20
 AHEAD = f"UPDATE {VERSION_TABLE} SET version_num = 'f00d5eed'"
 TWO_HEADS = f"INSERT INTO {VERSION_TABLE} VALUES ('0002')"
 OTHER_TABLES = "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO users VALUES (1, 'ann')"
+OWN_COLUMN = "ALTER TABLE orders ADD COLUMN desk TEXT"
 OTHER_ORDERS = "CREATE TABLE orders (id INTEGER PRIMARY KEY, customer TEXT)"
-OTHER_ALEMBIC = "CREATE TABLE alembic_version (version_num TEXT); INSERT INTO alembic_version VALUES ('0003')"
+OTHER_ALEMBIC = f"CREATE TABLE alembic_version (version_num TEXT); INSERT INTO alembic_version VALUES ('{HEAD}')"
 IN_FLIGHT_ONLY = "CREATE TABLE enforcement_in_flight (account_id INTEGER)"
 LOST_TABLE = "DROP TABLE session_state"
 LOST_COLUMN = "DROP INDEX ix_orders_trailing; ALTER TABLE orders DROP COLUMN seen_at"
@@ -134,33 +136,47 @@ FINDINGS: dict[str, Found] = {
         sql=f"DELETE FROM {VERSION_TABLE}",
         revision="0001",
     ),
-    "0001": Found(
-        SchemaState.BEHIND, ("behind", "revision 0001"), make=_frozen("0001"), sql="SELECT 1", revision="0001"
-    ),
-    "0002": Found(
-        SchemaState.BEHIND, ("behind", "revision 0002"), make=_frozen("0002"), sql="SELECT 1", revision="0002"
-    ),
+    **{
+        revision: Found(
+            SchemaState.BEHIND,
+            ("behind", f"revision {revision}"),
+            make=_frozen(revision),
+            sql="SELECT 1",
+            revision=revision,
+        )
+        for revision in REVISIONS[:-1]
+    },
     "0002 in WAL mode": Found(
         SchemaState.BEHIND, ("behind", "revision 0002"), make=_frozen("0002", "PRAGMA journal_mode = WAL; " + NEW_ROW)
     ),
-    "0003": Found(
-        SchemaState.CURRENT, ("current", "revision 0003"), make=_frozen("0003"), sql="SELECT 1", revision="head"
-    ),
     "0003 in WAL mode": Found(
-        SchemaState.CURRENT, ("current",), make=_frozen("0003", "PRAGMA journal_mode = WAL; " + NEW_ROW)
+        SchemaState.BEHIND, ("behind", "revision 0003"), make=_frozen("0003", "PRAGMA journal_mode = WAL; " + NEW_ROW)
     ),
     "0003 with more of a user's own": Found(
+        SchemaState.BEHIND,
+        ("behind", "revision 0003"),
+        make=_frozen("0003", f"{OTHER_TABLES}; {OWN_COLUMN}"),
+        sql=f"{OTHER_TABLES}; {OWN_COLUMN}",
+        revision="0003",
+    ),
+    HEAD: Found(
+        SchemaState.CURRENT, ("current", f"revision {HEAD}"), make=_frozen(HEAD), sql="SELECT 1", revision="head"
+    ),
+    "head in WAL mode": Found(
+        SchemaState.CURRENT, ("current",), make=_frozen(HEAD, "PRAGMA journal_mode = WAL; " + NEW_ROW)
+    ),
+    "head with more of a user's own": Found(
         SchemaState.CURRENT,
         ("current",),
-        make=_frozen("0003", f"{OTHER_TABLES}; ALTER TABLE orders ADD COLUMN desk TEXT"),
-        sql=f"{OTHER_TABLES}; ALTER TABLE orders ADD COLUMN desk TEXT",
+        make=_frozen(HEAD, f"{OTHER_TABLES}; {OWN_COLUMN}"),
+        sql=f"{OTHER_TABLES}; {OWN_COLUMN}",
         revision="head",
     ),
     "an unknown revision": Found(
-        SchemaState.AHEAD, ("newer", "f00d5eed"), make=_frozen("0003", AHEAD), sql=AHEAD, revision="head"
+        SchemaState.AHEAD, ("newer", "f00d5eed"), make=_frozen(HEAD, AHEAD), sql=AHEAD, revision="head"
     ),
     "several revisions": Found(
-        SchemaState.AHEAD, ("0002, 0003",), make=_frozen("0003", TWO_HEADS), sql=TWO_HEADS, revision="head"
+        SchemaState.AHEAD, (f"0002, {HEAD}",), make=_frozen(HEAD, TWO_HEADS), sql=TWO_HEADS, revision="head"
     ),
     "another program's tables": Found(SchemaState.FOREIGN, ("users", "none of ours"), make=_made(OTHER_TABLES)),
     "another program's tables in WAL mode": Found(
@@ -193,17 +209,32 @@ FINDINGS: dict[str, Found] = {
     "a short text": Found(SchemaState.FOREIGN, ("not an SQLite database",), make=lambda file: file.write_text("hi")),
     "a table of ours missing": Found(
         SchemaState.DRIFTED,
-        ("missing session_state", "0003"),
-        make=_frozen("0003", LOST_TABLE),
+        ("missing session_state", HEAD),
+        make=_frozen(HEAD, LOST_TABLE),
         sql=LOST_TABLE,
         revision="head",
     ),
     "a column of ours missing": Found(
         SchemaState.DRIFTED,
         ("missing orders.seen_at",),
-        make=_frozen("0003", LOST_COLUMN),
+        make=_frozen(HEAD, LOST_COLUMN),
         sql=LOST_COLUMN,
         revision="head",
+    ),
+    # Of a store behind as well: no later revision makes what an earlier one has made already.
+    "0003 with a table of v1 missing": Found(
+        SchemaState.DRIFTED,
+        ("revision 0003", "missing session_state"),
+        make=_frozen("0003", LOST_TABLE),
+        sql=LOST_TABLE,
+        revision="0003",
+    ),
+    "0003 with a column of 0003 missing": Found(
+        SchemaState.DRIFTED,
+        ("revision 0003", "missing orders.seen_at"),
+        make=_frozen("0003", LOST_COLUMN),
+        sql=LOST_COLUMN,
+        revision="0003",
     ),
 }
 ON_SQLITE = [name for name, found in FINDINGS.items() if found.make]
@@ -215,7 +246,9 @@ def check_verdict(verdict: SchemaStatus, found: Found, secret: str | None = None
     assert verdict.state is found.state, message
     assert verdict.expected == HEAD
     assert verdict.ok == (found.state is SchemaState.CURRENT)
-    for words in (*found.says, HEAD, verdict.database):
+    # What tables there should be follows from the revision found, not from the one that is expected.
+    revision = verdict.found if found.state is SchemaState.DRIFTED else HEAD
+    for words in (*found.says, revision, verdict.database):
         assert words in message
     refused = found.state in (SchemaState.AHEAD, SchemaState.FOREIGN, SchemaState.DRIFTED)
     assert verdict.upgradable != refused
@@ -267,9 +300,8 @@ def test_upgrade_brings_a_file_to_head_or_refuses_and_changes_nothing(name: str,
         return
     report = upgrade(url_of(file))
     assert (report.before.state, report.after) == (found.state, HEAD)
-    assert report.steps == {SchemaState.CURRENT: 0, SchemaState.BEHIND: 3 - int(report.before.found or 0)}.get(
-        found.state, 3
-    )
+    done = REVISIONS.index(report.before.found) + 1 if report.before.found else 0
+    assert report.steps == len(REVISIONS) - done
     assert status(url_of(file)).ok
     again = upgrade(url_of(file))
     assert (again.before.state, again.steps, again.backup) == (SchemaState.CURRENT, 0, None)
@@ -354,14 +386,14 @@ def test_a_file_of_any_name_is_made_judged_and_copied(tmp_path: Path, name: str)
 # The copy
 
 
-@pytest.mark.parametrize(("name", "end"), [("v1", "v1.bak"), ("0001", "0001.bak"), ("0002", "0002.bak")])
-def test_an_upgrade_leaves_a_verified_copy_of_the_file_as_it_was(tmp_path: Path, name: str, end: str) -> None:
+@pytest.mark.parametrize("name", ["v1", *REVISIONS[:-1]])
+def test_an_upgrade_leaves_a_verified_copy_of_the_file_as_it_was(tmp_path: Path, name: str) -> None:
     file = Path(shutil.copy(FROZEN / f"{name}.db", tmp_path / "risk.db"))
     file.chmod(0o640)
     rows, schema = rows_of(file), schema_at(url_of(file))
     report = upgrade(url_of(file))
-    assert report.backup == tmp_path / f"risk.db.{end}"
-    assert set(files_in(tmp_path)) == {"risk.db", f"risk.db.{end}"}
+    assert report.backup == tmp_path / f"risk.db.{name}.bak"
+    assert set(files_in(tmp_path)) == {"risk.db", f"risk.db.{name}.bak"}
     assert rows_of(report.backup) == rows
     assert schema_at(url_of(report.backup)) == schema
     assert is_sound(report.backup)
@@ -397,7 +429,7 @@ def test_a_copy_takes_no_file_where_links_cannot_be_made(tmp_path: Path, monkeyp
     assert len(files_in(tmp_path)) == 3
 
 
-@pytest.mark.parametrize("name", ["nothing at all", "a file of no bytes", "a database without tables", "0003"])
+@pytest.mark.parametrize("name", ["nothing at all", "a file of no bytes", "a database without tables", HEAD])
 def test_where_there_is_nothing_to_lose_no_copy_is_made(tmp_path: Path, name: str) -> None:
     found = FINDINGS[name]
     assert found.make is not None

@@ -9,12 +9,12 @@ import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, TextIO
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
 from risk_store import __version__
-from risk_store.cli import failures, progress, render, tables
+from risk_store.cli import failures, files, progress, render, tables
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -336,7 +336,7 @@ def import_(
 
     written = known = 0
     refused: list[InvalidValue] = []
-    with RiskStore(_database(url)) as store, _lines_of(file) as lines:
+    with RiskStore(_database(url)) as store, files.lines_of(file) as lines:
         for spilled in read_back(lines):
             if isinstance(spilled, InvalidValue):
                 refused.append(spilled)
@@ -350,6 +350,54 @@ def import_(
     for error in refused:
         render.write(f"risk-store: {render.visible(str(error))}\n", sys.stderr)
     if refused:
+        raise typer.Exit(failures.FAILURE)
+
+
+@app.command(epilog="Example: risk-store replay day.jsonl --url sqlite:///risk.db")
+def replay(
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE", help="Gateway payloads as JSON, one a line; - is standard input."),
+    ],
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url",
+            metavar="URL",
+            envvar="RISK_STORE_URL",
+            help="The store: a URL, or an SQLite file's path.",
+            show_default=False,
+        ),
+    ] = None,
+    rejected: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Where refused lines go (default: FILE.rejected.jsonl).", show_default=False),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Bring a recorded day of the gateway into a store.
+
+    Orders, positions, trades. Lines that cannot be used are written, with the reason, to FILE.rejected.jsonl, which is
+    made anew by each run; corrected there, they can be replayed. Running it twice changes nothing.
+    """
+    from risk_store.replaying import replay as replay_lines
+    from risk_store.store import RiskStore
+
+    if rejected is None and file == "-":
+        raise failures.UsageError("--rejected FILE: standard input has no name that refused lines could be kept by")
+    kept = files.Rejected(rejected or f"{file}.rejected.jsonl")
+    with RiskStore(_database(url)) as store, progress.shown() as tell, files.lines_of(file, tell) as lines, kept:
+        summary = replay_lines(store, lines, lambda refused: kept.write(refused.to_dict()))
+    if json:
+        render.print_json(summary.to_dict() | {"rejected": kept.name if summary.refused else None})
+    else:
+        render.say(
+            f"{summary.lines:,} lines: {summary.orders:,} order, {summary.positions:,} position, "
+            f"{summary.trades:,} trade and {summary.accounts:,} account events; {summary.refused:,} refused"
+        )
+        if summary.refused:
+            render.say(f"refused lines, with reasons: {kept.name}")
+    if summary.refused:
         raise typer.Exit(failures.FAILURE)
 
 
@@ -371,16 +419,19 @@ def slow(
     render.print_tables([shown], as_json=json)
 
 
-@app.command(epilog="Example: risk-store orders sqlite:///risk.db --contract CON.F.US.MNQ.U25")
+@app.command(epilog="Example: risk-store orders sqlite:///risk.db --trailing --contract CON.F.US.MNQ.U25")
 def orders(
     url: Database = None,
     account: Account = None,
     contract: Annotated[str | None, typer.Option(help="Only this contract.", show_default=False)] = None,
+    trailing: Annotated[
+        bool, typer.Option("--trailing", help="Only trailing stops: ours, the venue's, the distance.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """List the working orders, oldest first."""
     with _reading(url) as tx:
-        shown = tables.orders(tx, account, contract)
+        shown = (tables.trailing_orders if trailing else tables.orders)(tx, account, contract)
     render.print_tables([shown], as_json=json)
 
 
@@ -422,15 +473,6 @@ def version(json: Json = False) -> None:
         render.print_json({"version": __version__})
     else:
         render.say(f"risk-store {__version__}")
-
-
-@contextmanager
-def _lines_of(file: str) -> Iterator[TextIO]:
-    if file == "-":
-        yield sys.stdin
-        return
-    with open(file, encoding="utf-8", errors="surrogateescape") as opened:
-        yield opened
 
 
 def _interrupted(database: URL) -> list[Interrupted]:

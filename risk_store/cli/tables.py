@@ -8,10 +8,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from risk_store.cli.render import Column, Table, plain
+from risk_store.codes import OrderType
 
 if TYPE_CHECKING:
     from risk_store.copying import CopyReport
     from risk_store.interrupted import Interrupted
+    from risk_store.models import Order
     from risk_store.repositories import Transaction
     from risk_store.schema import Finding, OddValue
 
@@ -30,6 +32,7 @@ __all__ = [
     "since",
     "slow",
     "time_by_rule",
+    "trailing_orders",
 ]
 
 
@@ -209,15 +212,11 @@ def daily_trend(tx: Transaction, days: int, account_id: int | None, rule_id: str
 
 
 def orders(tx: Transaction, account_id: int | None, contract_id: str | None) -> Table:
-    now = datetime.now(UTC)
-    rows = []
-    for order in tx.orders.working(account_id, contract_id):
-        created = order.created_at
-        age = _seconds(now - created) if isinstance(created, datetime) else None
-        rows.append(order.to_dict() | {name: getattr(order, name) for name in _AS_ENUM} | {"age_s": age})
+    rows = [_order(order) for order in tx.orders.working(account_id, contract_id)]
     columns = [
         Column("account_id", "Account", right=True),
         Column("id", "Order", right=True),
+        Column("parent_order_id", "Parent", right=True, on_terminal=_any(rows, "parent_order_id")),
         Column("contract_id", "Contract"),
         Column("side", "Side"),
         Column("size", "Size", right=True, show=_count),
@@ -227,10 +226,64 @@ def orders(tx: Transaction, account_id: int | None, contract_id: str | None) -> 
         Column("stop_price", "Stop", right=True, show=_price),
         Column("trailing_amount", "Trail by", right=True, show=_price),
         Column("state", "State"),
+        _unconfirmed(rows),
         Column("created_at", "Created (UTC)", on_terminal=False),
         Column("age_s", "Age", right=True, show=lambda value: "" if value is None else _span(value)),
     ]
     return Table("working_orders", "Working orders, oldest first", columns, rows, "No working orders.")
+
+
+def trailing_orders(tx: Transaction, account_id: int | None, contract_id: str | None) -> Table:
+    """Where each trailing stop is: as held here, as the venue confirmed it, and how far apart the two are."""
+    working = tx.orders.working(account_id, contract_id)
+    rows = [_order(order) for order in working if order.type == OrderType.TRAILING_STOP]
+    for row in rows:
+        ours, theirs = row["stop_price"], row["venue_stop_price"]
+        both = isinstance(ours, float) and isinstance(theirs, float)
+        row["ahead"] = round(abs(ours - theirs), 9) if both else None
+    columns = [
+        Column("account_id", "Account", right=True),
+        Column("id", "Order", right=True),
+        Column("contract_id", "Contract"),
+        Column("side", "Side"),
+        Column("size", "Size", right=True, show=_count),
+        Column("trailing_amount", "Trail by", right=True, show=_price, style=_lacking),
+        Column("stop_price", "Stop", right=True, show=_price, style=_lacking),
+        Column("venue_stop_price", "Venue's stop", right=True, show=_price),
+        Column("ahead", "Apart", right=True, show=_price, style=lambda apart: "yellow" if apart else ""),
+        Column("state", "State"),
+        Column("triggered_at", "Triggered (UTC)", show=_instant, style=lambda _value: "bold red"),
+        _unconfirmed(rows),
+        Column("venue_updated_at", "Venue's time (UTC)", show=_instant),
+        Column("created_at", "Created (UTC)", on_terminal=False),
+    ]
+    title = "Working trailing stops, oldest first"
+    return Table("trailing_orders", title, columns, rows, "No working trailing stops.")
+
+
+def _order(order: Order) -> dict[str, Any]:
+    created = order.created_at
+    age = _seconds(datetime.now(UTC) - created) if isinstance(created, datetime) else None
+    return {name: getattr(order, name) for name in order.to_dict()} | {"age_s": age}
+
+
+def _any(rows: Sequence[Mapping[str, Any]], key: str) -> bool:
+    return any(row[key] is not None for row in rows)
+
+
+def _lacking(value: Any) -> str:
+    return "bold red" if value is None else ""
+
+
+def _unconfirmed(rows: Sequence[Mapping[str, Any]]) -> Column:
+    title = "Unconfirmed since (UTC)"
+    return Column(
+        "unconfirmed_since",
+        title,
+        show=_instant,
+        style=lambda _value: "yellow",
+        on_terminal=_any(rows, "unconfirmed_since"),
+    )
 
 
 def everything(tx: Transaction, days: int) -> list[Table]:
@@ -243,9 +296,6 @@ def everything(tx: Transaction, days: int) -> list[Table]:
         orders(tx, None, None),
         lockouts(tx),
     ]
-
-
-_AS_ENUM = ("type", "side", "state", "created_at")
 
 
 def lockouts(tx: Transaction) -> Table:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 
@@ -22,10 +22,9 @@ from risk_store.codes import OrderSide, OrderState, OrderType
 from risk_store.demo.broker import StandInBroker
 from risk_store.enforcement import NOT_ASKED, NotAsked
 from risk_store.errors import RiskStoreError
-from risk_store.events import OrderUpdate, PositionUpdate, TradeUpdate, Update
-from risk_store.models import Order, Position, Trade
+from risk_store.models import Order
 from risk_store.models.base import utc_now
-from risk_store.repositories import Transaction
+from risk_store.replaying import ReplaySummary, apply
 from risk_store.store import RiskStore
 
 __all__ = ["DemoResult", "run"]
@@ -115,7 +114,7 @@ def run(database: str | URL, console: Console, *, speed: float = 1.0) -> DemoRes
         )
     payloads = [json.loads(line) for line in _day().splitlines()]
     breaches = list(_breaches())
-    counts = {OrderUpdate: 0, PositionUpdate: 0, TradeUpdate: 0}
+    summary = ReplaySummary()
     clock = _Clock()
     broker = StandInBroker(speed=speed)
     with RiskStore(database, clock=clock) as store, _progress(console, len(payloads) + len(breaches)) as advance:
@@ -124,13 +123,14 @@ def run(database: str | URL, console: Console, *, speed: float = 1.0) -> DemoRes
             advance(f"{sample['event']} {sample['sample_id']}")
             if sample["event"].startswith("response."):
                 continue  # the answer to a request, not an event
-            for update in projectx.parse(sample["payload"]):
-                with store.begin() as tx:
-                    _mirror(tx, update)
-                if type(update) in counts:
-                    counts[type(update)] += 1
+            updates = projectx.parse(sample["payload"])
+            with store.begin() as tx:
+                apply(tx, updates)
+            for update in updates:
+                summary.count(update)
         with store.begin() as tx:
-            tx.orders.save(_trailing_stop())
+            stop = tx.orders.save(_trailing_stop())
+            tx.orders.trail(stop.contract_id, 21050.0, tick_size=0.25)
         for number, breach in enumerate(breaches):
             advance(f"{breach.rule_id} {breach.action}")
             clock.now = utc_now() - breach.ago
@@ -138,10 +138,10 @@ def run(database: str | URL, console: Console, *, speed: float = 1.0) -> DemoRes
     return DemoResult(
         database=found.database,
         payloads=len(payloads),
-        orders=counts[OrderUpdate],
-        positions=counts[PositionUpdate],
-        trades=counts[TradeUpdate],
-        skipped=len(payloads) - sum(counts.values()),
+        orders=summary.orders,
+        positions=summary.positions,
+        trades=summary.trades,
+        skipped=len(payloads) - summary.orders - summary.positions - summary.trades,
         enforcements=len(breaches),
     )
 
@@ -214,19 +214,6 @@ def _enforce(store: RiskStore, broker: StandInBroker, number: int, breach: _Brea
                 enforcement.fail(
                     f"{done} {len(answers) - len(errors)} of {len(answers)}: {', '.join(map(str, errors))}"
                 )
-
-
-def _mirror(tx: Transaction, update: Update) -> None:
-    if isinstance(update, OrderUpdate):
-        tx.orders.save(Order(**asdict(update) | {"filled_size": update.filled_size or 0}))
-    elif isinstance(update, PositionUpdate):
-        if not update.closed:
-            tx.session.merge(Position(**asdict(update)))
-        elif (position := tx.session.get(Position, update.id)) is not None:
-            tx.session.delete(position)
-    elif isinstance(update, TradeUpdate):
-        values = asdict(update)
-        tx.session.add(Trade(venue_trade_id=values.pop("id"), **values | {"voided": bool(update.voided)}))
 
 
 def _trailing_stop() -> Order:

@@ -1,6 +1,6 @@
 """What else v1 keeps of the venue: positions, trades, contracts, and the day's figures and resets.
 
-These have models now and repositories later; they serve plain SQLAlchemy use through `tx.session`.
+Contracts, sessions and reset schedules have no repository: they are read and written through `tx.session`.
 """
 
 from __future__ import annotations
@@ -43,6 +43,10 @@ class Position(Base, kw_only=True):
     updated_at: Mapped[Instant | None] = mapped_column(
         server_default=sa.func.current_timestamp(), onupdate=utc_now, default=None
     )
+    seen_at: Mapped[Instant | None] = mapped_column(default=None)
+    """When the venue last mentioned the position to us."""
+    unconfirmed_since: Mapped[Instant | None] = mapped_column(default=None)
+    """Since when the venue's own list of open positions lacks it. Absence is not a state: it may still be open."""
 
 
 class Trade(Base, kw_only=True):
@@ -67,6 +71,9 @@ class Trade(Base, kw_only=True):
     fees: Mapped[Money | None] = mapped_column(default=None)
     commissions: Mapped[Money | None] = mapped_column(default=None)
     voided: Mapped[Flag] = mapped_column(server_default=sa.false(), default=False)
+    trading_day: Mapped[Day | None] = mapped_column(default=None)
+    """The trading day it was counted to. Kept, so that a void reverses that day whatever the reset schedule says by
+    then."""
 
 
 class DailyPnl(Base, kw_only=True):

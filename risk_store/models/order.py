@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
+from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any, ClassVar, Self, TypeGuard, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from risk_store.codes import WORKING_STATES, OrderSide, OrderState, OrderType
+from risk_store.codes import TRAILING_STATES, WORKING_STATES, OrderSide, OrderState, OrderType
 from risk_store.columns import INT64_MAX
 from risk_store.errors import InvalidValue
 from risk_store.models.base import (
@@ -25,6 +25,7 @@ from risk_store.models.base import (
     Price,
     utc_now,
 )
+from risk_store.trailing import Trailed, check_market, finite_price, trail
 
 __all__ = ["Order"]
 
@@ -117,7 +118,7 @@ class Order(Base, kw_only=True):
         _check_count("filled_size", self.filled_size, 0, self.size)
         for field in ("limit_price", "stop_price", "trailing_amount", "fill_price", "venue_stop_price"):
             if (value := getattr(self, field)) is not None:
-                setattr(self, field, _finite(field, value))
+                setattr(self, field, finite_price(field, value))
         self._check_prices_of_type()
 
     def _check_prices_of_type(self) -> None:
@@ -136,6 +137,46 @@ class Order(Base, kw_only=True):
                 )
         if self.trailing_amount is not None and self.trailing_amount <= 0:
             raise InvalidValue("trailing_amount", self.trailing_amount, "a distance in price units greater than 0")
+
+    def trail(self, price: float, tick_size: float | None = None, at: datetime | None = None) -> Trailed:
+        """Moves the trailing stop of this one object behind `price`, in memory: what `tx.orders.trail` does in a store.
+
+        `price`, stop and distance are in price units; `tick_size` puts a new stop on the tick. `at` is when the price
+        was seen (now by default): the order is left alone if it was created later. Sets stop_price, or, when the price
+        reached the stop, triggered_at; a stop that is triggered stays as it is, and so does one that is not ACTIVE
+        (suspended and pending children do not trail). The arithmetic is :func:`risk_store.trailing.trail`.
+
+        Raises :class:`~risk_store.errors.InvalidValue` for an order that is no trailing stop or lacks stop or distance,
+        and for a price or a tick size that is none.
+
+        >>> order = Order(id=123, account_id=456, contract_id="CON.F.US.MNQ.U25", type=OrderType.TRAILING_STOP,
+        ...               side=OrderSide.SELL, size=1, stop_price=20990.00, trailing_amount=10.00,
+        ...               state=OrderState.ACTIVE)
+        >>> order.trail(21050.0, tick_size=0.25)
+        Trailed(old=20990.0, new=21040.0, triggered=False)
+        >>> order.trail(21030.0).triggered, order.stop_price
+        (True, 21040.0)
+        """
+        if self.type != OrderType.TRAILING_STOP:
+            raise InvalidValue("type", self.type, "TRAILING_STOP, the only type that trails")
+        price, tick_size = check_market(price, tick_size)
+        self._check_prices_of_type()
+        stop, distance = (
+            finite_price("stop_price", self.stop_price),
+            finite_price("trailing_amount", self.trailing_amount),
+        )
+        seen = utc_now() if at is None else at
+        if seen.utcoffset() is None:
+            raise InvalidValue("at", at, "an instant with a time zone, such as datetime.now(UTC)")
+        is_later = at is not None and isinstance(self.created_at, datetime) and self.created_at > at
+        if self.state not in TRAILING_STATES or self.triggered_at is not None or is_later:
+            return Trailed(stop, stop, False)
+        trailed = trail(self.side, stop, distance, price, tick_size)
+        if trailed.triggered:
+            self.triggered_at = seen.astimezone(UTC)
+        else:
+            self.stop_price = trailed.new
+        return trailed
 
     @classmethod
     def from_db_row(cls, row: Any) -> Self:
@@ -167,7 +208,7 @@ sa.Index(
 # The candidates of one contract that a price may move (SPEC 2).
 _TRAILING = sa.and_(
     Order.type == sa.literal_column(str(int(OrderType.TRAILING_STOP))),
-    Order.state.in_([sa.literal_column(str(int(state))) for state in (OrderState.ACTIVE, OrderState.PARTIAL)]),
+    Order.state.in_([sa.literal_column(str(int(state))) for state in TRAILING_STATES]),
 )
 sa.Index("ix_orders_trailing", Order.contract_id, postgresql_where=_TRAILING, sqlite_where=_TRAILING)
 
@@ -183,17 +224,6 @@ def _check_count(field: str, value: object, least: int, most: int | None) -> Non
         raise InvalidValue(
             field, value, f"a whole number of contracts, {least} " + (f"to {most}" if most else "or more")
         )
-
-
-def _finite(field: str, value: Any) -> float:
-    if not isinstance(value, (bool, str)) and hasattr(value, "__float__"):
-        try:
-            number = float(value)  # a Decimal or an integer becomes what will be stored
-        except (OverflowError, ValueError, TypeError):
-            number = math.nan
-        if math.isfinite(number):
-            return number
-    raise InvalidValue(field, value, "a finite number of price units")
 
 
 def _is_whole(value: object) -> TypeGuard[int]:

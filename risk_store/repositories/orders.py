@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from risk_store.codes import TRAILING_STATES, OrderSide
+from risk_store.columns import UtcInstant
+from risk_store.errors import InvalidGatewayEvent, InvalidValue, StoreBusy
+from risk_store.events import OrderUpdate
 from risk_store.models import Order
 from risk_store.repositories.base import FRESH, Repository
+from risk_store.repositories.reconciling import Reconciled, compare, of_account
+from risk_store.statements import arguments
 from risk_store.statements import orders as statements
+from risk_store.trailing import StopMove, TrailResult, check_market, trail
 
 __all__ = ["OrderRepository"]
 
 COLUMNS = Order.__table__.columns.keys()
+_UNSAID = dict.fromkeys(COLUMNS)
+# What is compared with the gateway's list: what it says of the order itself, and no times.
+_COMPARED = (
+    "account_id",
+    "contract_id",
+    "type",
+    "side",
+    "size",
+    "limit_price",
+    "stop_price",
+    "state",
+    "filled_size",
+    "fill_price",
+    "custom_tag",
+    "parent_order_id",
+    "linked_order_id",
+    "trailing_amount",
+)
 
 
 class OrderRepository(Repository):
@@ -16,7 +47,7 @@ class OrderRepository(Repository):
 
     >>> import sqlalchemy as sa
     >>> from sqlalchemy.orm import Session
-    >>> from risk_store.codes import OrderSide, OrderState, OrderType
+    >>> from risk_store.codes import TRAILING_STATES, OrderSide, OrderState, OrderType
     >>> from risk_store.models import Base
     >>> engine = sa.create_engine("sqlite://")
     >>> Base.metadata.create_all(engine)
@@ -54,6 +85,145 @@ class OrderRepository(Repository):
         self._session.execute(self._of_dialect(statements.SAVE_ORDER, Order), {**values, "now": now})
         return self._session.scalars(statements.GET_ORDER, {"id": order.id}, execution_options=FRESH).one()
 
+    def apply(self, update: OrderUpdate) -> bool:
+        """Mirrors what the gateway says of one order (SPEC 7). Returns whether anything changed.
+
+        The venue's clock judges (``update.venue_updated_at`` against the row's): a newer or equally old update sets
+        the columns it carries and blanks none, an older one, or one without an age, only fills those that are empty.
+        Whatever its age, a terminal state wins over a working one and never the other way round, and filled_size never
+        falls. The same update twice is one. The stop of a trailing order is not loosened by an update that lags behind
+        ours: `stop_price` stays, `venue_stop_price` is what the venue said.
+
+        An order that is not known yet is inserted. Raises :class:`~risk_store.errors.InvalidGatewayEvent`, and writes
+        nothing, where the update then lacks what a row must have; :class:`~risk_store.errors.InvalidValue` for what is
+        no OrderUpdate and for a value that its column cannot keep.
+        """
+        return self._apply([_order_update(update)]) > 0
+
+    def apply_many(self, updates: Iterable[OrderUpdate]) -> None:
+        """Mirrors many updates, in their order: each as :meth:`apply` would, at a fraction of its cost.
+
+        Raises what :meth:`apply` raises. What stood before the refused update is then written already: roll back.
+        """
+        for _, run in groupby(map(_order_update, updates), key=_is_complete):
+            self._apply(list(run))
+
+    def _apply(self, run: Sequence[OrderUpdate]) -> int:
+        """Applies updates that are all complete, or all not. The rows changed, where the driver counts them."""
+        now = self._clock()
+        if _is_complete(run[0]):
+            statement = self._of_dialect(statements.APPLY_NEW, Order)
+            parameters = [_as_new_row(update, now) for update in run]
+        else:
+            self._check_known(run)
+            statement = statements.APPLY_TO_KNOWN
+            parameters = [_as_said(update, now) for update in run]
+        given = parameters if len(parameters) > 1 else parameters[0]
+        result: Any = self._session.execute(statement, given, execution_options={"preserve_rowcount": True})
+        return int(result.rowcount)
+
+    def _check_known(self, updates: Sequence[OrderUpdate]) -> None:
+        ids = {update.id for update in updates}
+        known = set(self._session.scalars(statements.KNOWN_ORDERS, {"orders": list(ids)}))
+        for update in updates:
+            if update.id not in known:
+                missing = [name for name in statements.REQUIRED if getattr(update, name) is None]
+                expected = f"a value: order {update.id} is not known yet, and this event lacks {', '.join(missing)}"
+                raise InvalidGatewayEvent(missing[0], None, expected, asdict(update))
+
+    def trail(
+        self, contract_id: str, price: float, tick_size: float | None = None, at: datetime | None = None
+    ) -> TrailResult:
+        """Moves the working trailing stops of a contract behind `price`, and tells which of them it triggered.
+
+        Of type TRAILING_STOP, ACTIVE or PARTIAL and not triggered yet, in all accounts; suspended and pending children
+        do not trail. `price`, stops and distances are in price units; `tick_size` puts new stops on the tick. `at` is
+        when the price was seen (now by default): orders created later are left alone. An order that is triggered gets
+        triggered_at, and its stop stays as it is from then on; :meth:`working` shows it until the venue says that it is
+        done. See :mod:`risk_store.trailing` for the arithmetic, which is the same for `Order.trail`.
+
+        Raises :class:`~risk_store.errors.InvalidValue`. On SQLite :class:`~risk_store.errors.StoreBusy` if another
+        program moved one of the stops meanwhile, which a transaction that began IMMEDIATE (as a RiskStore's does)
+        excludes.
+        """
+        arguments.text("contract_id", contract_id)
+        price, tick_size = check_market(price, tick_size)
+        seen = None if at is None else arguments.instant("at", at)
+        moves: list[StopMove] = []
+        triggered: list[int] = []
+        while True:
+            decided, incomplete = self._decide(contract_id, price, tick_size, seen)
+            held = self._carry_out(decided)
+            moves += [StopMove(d.order_id, d.old, d.new) for d in held if d.triggered_at is None]
+            triggered += [d.order_id for d in held if d.triggered_at is not None]
+            if len(held) == len(decided):
+                return TrailResult(sorted(moves), sorted(triggered), incomplete)
+
+    def _decide(
+        self, contract_id: str, price: float, tick_size: float | None, at: datetime | None
+    ) -> tuple[list[statements.Decision], list[int]]:
+        triggered_at = at or self._clock()
+        decided: list[statements.Decision] = []
+        incomplete: list[int] = []
+        for id_, side, stop, distance, created_at in self._session.execute(
+            statements.TRAILING_ORDERS, {"contract": contract_id}
+        ):
+            if at is not None and (created := UtcInstant.parse(created_at)) is not None and created > at:
+                continue
+            # An old row may hold anything: text, a distance of 0.
+            if type(stop) is not float or type(distance) is not float or not distance > 0 or side not in _SIDES:
+                incomplete.append(id_)
+                continue
+            _, new, is_triggered = trail(side, stop, distance, price, tick_size)
+            if is_triggered:
+                decided.append(statements.Decision(id_, stop, distance, stop, triggered_at))
+            elif new != stop:
+                decided.append(statements.Decision(id_, stop, distance, new, None))
+        return decided, incomplete
+
+    def _carry_out(self, decided: Sequence[statements.Decision]) -> Sequence[statements.Decision]:
+        """Those of the decisions that still held when they were written."""
+        if not decided:
+            return decided
+        now = self._clock()
+        if self._session.get_bind(Order).dialect.name == "postgresql":
+            columns: dict[str, Any] = dict(
+                zip(statements.Decision._fields, map(list, zip(*decided, strict=True)), strict=True)
+            )
+            written = set(self._session.scalars(statements.MOVE_STOPS, columns | {"now": now}))
+            return [decision for decision in decided if decision.order_id in written]
+        result: Any = self._session.execute(
+            statements.MOVE_STOP, [decision._asdict() | {"now": now} for decision in decided]
+        )
+        if result.rowcount != len(decided):
+            raise StoreBusy("orders were changed by another program between reading and writing: begin IMMEDIATE")
+        return decided
+
+    def reconcile(self, account_id: int, rows: Iterable[OrderUpdate], asked_at: datetime) -> Reconciled:
+        """Compares an account's working orders with the gateway's own list of open ones, and tells what differs.
+
+        `rows` are the updates that :func:`risk_store.projectx.parse` makes of the answer to /api/Order/searchOpen;
+        `asked_at` is when it was asked for. What is listed is applied as by :meth:`apply`. Orders of which an event
+        came since `asked_at`, or that were made since, are left alone. An ACTIVE order that is not listed gets
+        unconfirmed_since, and nothing else: the list may lag, and it hides suspended and pending orders, which stay
+        as they are. A later event, or a list that has it, confirms it again.
+
+        Raises :class:`~risk_store.errors.InvalidValue` for a row that is no OrderUpdate or of another account, before
+        anything is written, and what :meth:`apply` raises.
+        """
+        account_id = arguments.account(account_id)
+        asked_at = arguments.instant("asked_at", asked_at)
+        listed = of_account(account_id, rows, OrderUpdate)
+        asked = {"account": account_id, "orders": [update.id for update in listed]}
+        found = self._session.scalars(statements.LISTED_ORDERS, asked, execution_options=FRESH)
+        here = {order.id: order for order in found}
+        result, theirs = compare(here, listed, asked_at, _COMPARED, lambda order: order.state in TRAILING_STATES)
+        self.apply_many(theirs)
+        marks = {"now": self._clock(), "asked": asked_at}
+        self._session.execute(statements.CONFIRM_ORDERS, marks | {"ids": [update.id for update in theirs]})
+        self._session.execute(statements.MARK_UNCONFIRMED_ORDERS, marks | {"ids": result.unknown_there})
+        return result
+
     def working(self, account_id: int | None = None, contract_id: str | None = None) -> list[Order]:
         """The orders that the venue may still fill, oldest first, whatever odd rows lie beside them.
 
@@ -62,3 +232,45 @@ class OrderRepository(Repository):
         """
         working = statements.working_orders(account_id, contract_id)
         return self._telling(lambda: list(self._session.scalars(working, execution_options=FRESH)))
+
+
+_SIDES = frozenset(OrderSide)
+
+
+def _order_update(update: OrderUpdate) -> OrderUpdate:
+    if not isinstance(update, OrderUpdate):
+        expected = "an OrderUpdate: make them of the gateway's JSON with risk_store.projectx.parse(payload)"
+        raise InvalidValue("update", update, expected)
+    return update
+
+
+def _is_complete(update: OrderUpdate) -> bool:
+    return all(getattr(update, name) is not None for name in statements.REQUIRED)
+
+
+def _as_new_row(update: OrderUpdate, now: datetime) -> dict[str, Any]:
+    """The parameters of APPLY_NEW."""
+    said = {name: getattr(update, name) for name in _CARRIED}
+    return (
+        _UNSAID
+        | said
+        | {
+            "created_at": update.created_at or update.venue_updated_at or now,
+            "filled_size": update.filled_size or 0,
+            "venue_stop_price": update.stop_price,
+            "updated_at": now,
+            "seen_at": now,
+            "now": now,
+            "said_created_at": update.created_at,
+            "said_filled_size": update.filled_size,
+        }
+    )
+
+
+def _as_said(update: OrderUpdate, now: datetime) -> dict[str, Any]:
+    """The parameters of APPLY_TO_KNOWN."""
+    said = {f"said_{name}": getattr(update, name) for name in _CARRIED}
+    return said | {"order": update.id, "said_venue_stop_price": update.stop_price, "now": now}
+
+
+_CARRIED = tuple(field.name for field in fields(OrderUpdate))

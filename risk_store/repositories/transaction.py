@@ -11,6 +11,8 @@ from risk_store.models.base import utc_now
 from risk_store.repositories.enforcements import EnforcementLogRepository
 from risk_store.repositories.lockouts import LockoutRepository
 from risk_store.repositories.orders import OrderRepository
+from risk_store.repositories.positions import PositionRepository
+from risk_store.repositories.trades import TradeRepository
 
 __all__ = ["Transaction"]
 
@@ -28,5 +30,7 @@ class Transaction:
     def __init__(self, session: Session, clock: Callable[[], datetime] = utc_now) -> None:
         self.session = session
         self.orders = OrderRepository(session, clock)
+        self.positions = PositionRepository(session, clock)
+        self.trades = TradeRepository(session, clock)
         self.enforcements = EnforcementLogRepository(session, clock)
         self.lockouts = LockoutRepository(session, clock)

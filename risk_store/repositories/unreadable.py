@@ -19,7 +19,7 @@ from risk_store.errors import shown
 from risk_store.models import Base, EnforcementLog
 from risk_store.statements.analytics import UNREADABLE_IN_REPORTS
 
-__all__ = ["tell_of_reports", "telling"]
+__all__ = ["tell", "tell_of_reports", "telling"]
 
 logger = logging.getLogger("risk_store.unreadable")
 
@@ -55,7 +55,7 @@ def tell_of_reports(session: Session) -> None:
     for row in session.execute(UNREADABLE_IN_REPORTS, new, execution_options={"yield_per": MOST}):
         if isinstance(row.timestamp, datetime) and isinstance(row.execution_time_ms, (int, type(None))):
             # One that Python reads and SQLite does not, such as 20251021T170000.
-            _tell(session, "enforcement_log.timestamp", f"id {row.id}", str(row.timestamp), NOT_FOUND)
+            tell(session, "enforcement_log.timestamp", f"id {row.id}", str(row.timestamp), NOT_FOUND)
         else:
             _tell_of_row(session, row, EnforcementLog.__table__)
         if len(_told.get(place, ())) > MOST:
@@ -73,14 +73,15 @@ def _tell_of_row(session: Session, row: Any, table: sa.Table | None) -> None:
     for name, value in values.items():
         type_ = table.columns[name].type
         if value is not None and isinstance(type_, CheckedType) and not type_.is_readable(value):
-            _tell(session, type_.field, key, shown(value), UNREADABLE)
+            tell(session, type_.field, key, shown(value), UNREADABLE)
 
 
 UNREADABLE = "cannot be read; the row is kept as it is (risk-store check --list)"
 NOT_FOUND = "is not found by its time, in the form it is stored in, until risk-store upgrade makes it canonical"
 
 
-def _tell(session: Session, column: str, key: str, value: str, what: str) -> None:
+def tell(session: Session, column: str, key: str, value: str, what: str) -> None:
+    """Warns, once, of one value of one row: ``what`` ends the sentence that the other three begin."""
     told = _told.setdefault(_place(session.get_bind().engine), set())
     if (column, key, value) in told or len(told) > MOST:
         return

@@ -23,7 +23,7 @@ from risk_store.columns import CheckedType, IntCode, UtcInstant
 from risk_store.errors import InvalidValue, LegacyContradiction, RiskStoreError, shown
 from risk_store.models import Base, EnforcementLog, Order
 from risk_store.schema.copies import Progress
-from risk_store.schema.verdict import VERSION_TABLE, SchemaState
+from risk_store.schema.verdict import VERSION_TABLE, SchemaState, SchemaStatus
 
 __all__ = ["Adoption", "Finding", "FindingKind", "LegacyChoices", "OddValue", "tally"]
 
@@ -142,11 +142,11 @@ def tally(odd: Iterable[OddValue]) -> tuple[Finding, ...]:
 class Adoption:
     """The conversion of a v1 daemon's rows, within the caller's transaction.
 
-    `connection` is to a database whose verdict, before anything was done to it, was `state`.
+    `connection` is to a database whose verdict, before anything was done to it, was `before`.
     """
 
     connection: sa.Connection
-    state: SchemaState
+    before: SchemaStatus
     choices: LegacyChoices
     command: Callable[[str], str] = field(default=lambda options: f"risk-store upgrade … {options}")
     """The command line that upgrades this database, with the options given: for the error that asks."""
@@ -154,9 +154,7 @@ class Adoption:
 
     def __post_init__(self) -> None:
         self._is_sqlite = self.connection.dialect.name == "sqlite"
-        # A database that only v1 daemons have written to: never under Alembic, or behind, where no release works.
-        by_v1 = self.state in (SchemaState.LEGACY_V1, SchemaState.BEHIND)
-        self._is_v1 = by_v1 and not self._is_marked()
+        self._is_v1 = self.before.is_of_v1 and not self._is_marked()
 
     # Converted once: times and codes look the same before and after, so it has to be written down.
 
@@ -181,15 +179,15 @@ class Adoption:
     @property
     def notes(self) -> list[str]:
         """What was taken for granted, what was said and does not apply, and what a v1 daemon beside us must know."""
-        if self.state is SchemaState.EMPTY:
+        if self.before.state is SchemaState.EMPTY:
             return []
         zone, codes = self.choices.timezone, self.choices.order_codes
         if self._is_v1:
             return [
                 f"taken: times without an offset as {zone or 'UTC'}, order codes as {codes or 'stored'}"
                 + ("" if zone and codes else " (else: --legacy-timezone, --legacy-order-codes)"),
-                "a v1 daemon may go on writing to it; its INSERT OR REPLACE into orders resets what v1 has no column"
-                " for (trailing_amount, filled_size and the like) in that order",
+                "a v1 daemon may go on writing to it; its INSERT OR REPLACE into orders and positions resets what v1"
+                " has no column for (trailing_amount, filled_size and the like) in that row",
             ]
         notes = []
         if codes == "gateway":

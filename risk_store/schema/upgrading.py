@@ -193,7 +193,7 @@ def upgrade(
 
     >>> report = upgrade("sqlite:///" + str(getfixture("tmp_path") / "risk.db"))
     >>> report.after, report.backup
-    ('0003', None)
+    ('0004', None)
     """
     url = url_of(database)
     work = Upgrade(
@@ -243,11 +243,11 @@ def odd_values(database: str | URL | sa.Engine, progress: Progress | None = None
     >>> list(odd_values(url))
     []
     """
-    state = status(database).state
-    if state is SchemaState.EMPTY:
+    before = status(database)
+    if before.state is SchemaState.EMPTY:
         return
     with _looking(database) as connection:
-        adoption = Adoption(connection=connection, state=state, choices=LegacyChoices(), progress=progress)
+        adoption = Adoption(connection=connection, before=before, choices=LegacyChoices(), progress=progress)
         yield from adoption.odd_values()
 
 
@@ -391,7 +391,7 @@ class Upgrade:
             raise SchemaMismatch(before)
         if before.state is SchemaState.BEHIND:
             inspector = sa.inspect(connection)
-            if wrong := in_the_way(inspector, set(inspector.get_table_names())):
+            if wrong := in_the_way(inspector, set(inspector.get_table_names()), before.found):
                 raise SchemaMismatch(replace(before, state=SchemaState.DRIFTED, detail=wrong))
         if (file := database_file(self.url)) is not None and file.exists():
             if not before.ok:
@@ -406,7 +406,7 @@ class Upgrade:
     def _adopts(self, before: SchemaStatus, connection: sa.Connection) -> Adoption:
         return Adoption(
             connection=connection,
-            state=before.state,
+            before=before,
             choices=self.choices,
             command=lambda options: f"risk-store upgrade {shell_word(before.database)} {options}",
             progress=self.progress,

@@ -32,7 +32,7 @@ __all__ = [
 VERSION_TABLE = "risk_store_version"
 """Our own name, since databases get shared and two programs in one `alembic_version` give each other wrong advice."""
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """All revisions this release knows, oldest first. Named here so that opening a store need not import Alembic; a test
 holds it equal to the migration scripts."""
 HEAD = REVISIONS[-1]
@@ -56,7 +56,7 @@ class SchemaStatus:
 
     >>> status = SchemaStatus(state=SchemaState.BEHIND, database="sqlite:///risk.db", found="0001", detail="")
     >>> print(status.message)
-    sqlite:///risk.db: the schema is behind: found revision 0001, this release works with 0003.
+    sqlite:///risk.db: the schema is behind: found revision 0001, this release works with 0004.
     Run: risk-store upgrade sqlite:///risk.db
     """
 
@@ -77,6 +77,12 @@ class SchemaStatus:
     def upgradable(self) -> bool:
         """Whether `upgrade` brings it to head."""
         return self.state in (SchemaState.EMPTY, SchemaState.LEGACY_V1, SchemaState.BEHIND, SchemaState.CURRENT)
+
+    @property
+    def is_of_v1(self) -> bool:
+        """Whether only v1 daemons can have written rows: no release of ours works with such a schema."""
+        behind = self.state is SchemaState.BEHIND and self.found is not None and self.found < _FIRST_OF_OURS
+        return behind or self.state is SchemaState.LEGACY_V1
 
     @property
     def command(self) -> str | None:
@@ -156,8 +162,7 @@ def _judge_revision(inspector: sa.Inspector, tables: Set[str], url: URL, found: 
     if len(found) > 1 or found[0] not in REVISIONS:
         return SchemaStatus(state=SchemaState.AHEAD, database=name, found=", ".join(sorted(found)))
     state = SchemaState.CURRENT if found[0] == HEAD else SchemaState.BEHIND
-    ours = {table.name: tuple(table.columns.keys()) for table in Base.metadata.tables.values()}
-    missing = _missing(inspector, tables, ours if state is SchemaState.CURRENT else v1.COLUMNS)
+    missing = _missing(inspector, tables, _columns_at(found[0]))
     if missing:
         detail = f"missing {', '.join(missing)}"
         return SchemaStatus(state=SchemaState.DRIFTED, database=name, found=found[0], detail=detail)
@@ -180,11 +185,31 @@ def _judge_tables(inspector: sa.Inspector, tables: Set[str], url: URL) -> Schema
         names = _few([f"{kind} {name}" for kind, name, _ in strange])
         drops = "; ".join(f"DROP {kind.upper()} {quoted}" for kind, _, quoted in strange[:5])
         wrong = f"it is v1, but has a {names}, which v1 had not. Keep their SQL and drop them: {drops}"
-    elif wrong := in_the_way(inspector, tables):
+    elif wrong := in_the_way(inspector, tables, None):
         wrong = f"it is v1, but {wrong}"
     if wrong:
         return _foreign(url, wrong)
     return SchemaStatus(state=SchemaState.LEGACY_V1, database=display_url(url), found=None)
+
+
+_FIRST_OF_OURS = "0003"  # the first revision that added anything to v1, and that a release works with
+# What later ones have added: table → columns.
+_ADDED_LATER = {"0004": {"positions": {"seen_at", "unconfirmed_since"}, "trade_history": {"trading_day"}}}
+
+
+def _columns_at(revision: str | None) -> Mapping[str, Sequence[str]]:
+    """The tables and columns of ours that a database at a revision has (None: never under Alembic)."""
+    if revision is None or revision < _FIRST_OF_OURS:
+        return v1.COLUMNS
+    later = [_ADDED_LATER[other] for other in REVISIONS if other > revision and other in _ADDED_LATER]
+    return {
+        table.name: [
+            str(column.name)
+            for column in table.columns
+            if not any(column.name in new.get(table.name, ()) for new in later)
+        ]
+        for table in Base.metadata.tables.values()
+    }
 
 
 def _missing(inspector: sa.Inspector, tables: Set[str], needed: Mapping[str, Sequence[str]]) -> list[str]:
@@ -222,48 +247,50 @@ def _triggers_and_views(inspector: sa.Inspector) -> list[tuple[str, str, str]]:
     ]
 
 
-def in_the_way(inspector: sa.Inspector, tables: Set[str]) -> str:
-    """What a user has added to a v1 database by himself that a later revision is going to add in another form.
+def in_the_way(inspector: sa.Inspector, tables: Set[str], found: str | None) -> str:
+    """What a user has added by himself to a database at revision `found` (None: to v1) that a later revision is going
+    to add in another form.
 
     A column of the same kind is taken as it is. Empty where nothing is in the way.
     """
     dialect = inspector.dialect
+    there = {table: {*columns, "execution_time_ms"} for table, columns in _columns_at(found).items()}
     for table in Base.metadata.sorted_tables:
         if table.name not in v1.COLUMNS:
             continue
-        added = {column.name: column for column in table.columns if column.name not in _SINCE_V1[table.name]}
-        for found in inspector.get_columns(table.name):
-            ours = added.get(found["name"].lower())
+        added = {column.name: column for column in table.columns if column.name not in there[table.name]}
+        for present in inspector.get_columns(table.name):
+            ours = added.get(present["name"].lower())
             if ours is None:
                 continue
             kind = getattr(ours.type, "impl", ours.type)  # of what kind a column type of ours is
             declared = f"{ours.type.compile(dialect)}{'' if ours.nullable else ' NOT NULL'}"
             same = (
-                found["name"] == ours.name
-                and found["type"]._type_affinity is kind._type_affinity
-                and bool(found["nullable"]) is bool(ours.nullable)
+                present["name"] == ours.name
+                and present["type"]._type_affinity is kind._type_affinity
+                and bool(present["nullable"]) is bool(ours.nullable)
             )
             if ours.name in _KEYS or not same:
-                name = found["name"]
+                name = present["name"]
                 return (
                     f"{table.name}.{name} is there already, and risk_store's own is another ({ours.name} {declared}). "
                     f"Rename it: ALTER TABLE {table.name} RENAME COLUMN {name} TO {name}_v1"
                 )
-    return _index_in_the_way(inspector, tables)
+    return _index_in_the_way(inspector, tables, found)
 
 
-def _index_in_the_way(inspector: sa.Inspector, tables: Set[str]) -> str:
+def _index_in_the_way(inspector: sa.Inspector, tables: Set[str], found: str | None) -> str:
     ours = {str(index.name): table.name for table in Base.metadata.sorted_tables for index in table.indexes}
     for table in sorted(tables):
         for index in inspector.get_indexes(table):
             name = str(index["name"])
-            # v1 named its own idx_…: on its own table that one is taken for v1's.
-            if name.lower() in ours and not (name.startswith("idx_") and ours.get(name) == table):
+            # v1 named its own idx_…: on its own table that one is taken for v1's. All others came with 0003.
+            made = name.startswith("idx_") or (found is not None and found >= _FIRST_OF_OURS)
+            if name.lower() in ours and not (made and ours.get(name) == table):
                 return f"{table} has an index {name}, and risk_store has one of that name. Drop it: DROP INDEX {name}"
     return ""
 
 
-_SINCE_V1 = {table: {*columns, "execution_time_ms"} for table, columns in v1.COLUMNS.items()}
 # A column that means one row's identity can't be taken over from somebody who may have meant another.
 _KEYS = {"enforcement_id", "venue_trade_id"}
 

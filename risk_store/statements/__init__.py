@@ -8,10 +8,11 @@ building one per call costs three times the insert itself (D11).
 ['rule_id', 'avg_time_ms', 'min_time_ms']
 """
 
-from risk_store.statements import analytics, enforcements, lockouts, orders
+from risk_store.statements import analytics, enforcements, lockouts, orders, positions, trades
 from risk_store.statements.analytics import alert_counts, daily_trend, slow_enforcements, time_by_rule
 from risk_store.statements.enforcements import log_page
 from risk_store.statements.orders import working_orders
+from risk_store.statements.positions import open_positions
 
 __all__ = [
     "alert_counts",
@@ -20,8 +21,11 @@ __all__ = [
     "enforcements",
     "lockouts",
     "log_page",
+    "open_positions",
     "orders",
+    "positions",
     "slow_enforcements",
     "time_by_rule",
+    "trades",
     "working_orders",
 ]

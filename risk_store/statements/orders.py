@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from risk_store.codes import WORKING_STATES
+from risk_store.codes import TERMINAL_STATES, TRAILING_STATES, WORKING_STATES, OrderSide, OrderType
 from risk_store.columns import instant_of
 from risk_store.models import Order
 from risk_store.statements import arguments
+from risk_store.statements.confirmation import confirm, mark_unconfirmed
 
-__all__ = ["GET_ORDER", "SAVE_ORDER", "working_orders"]
+__all__ = [
+    "APPLY_NEW",
+    "APPLY_TO_KNOWN",
+    "CONFIRM_ORDERS",
+    "Decision",
+    "GET_ORDER",
+    "KNOWN_ORDERS",
+    "LISTED_ORDERS",
+    "MARK_UNCONFIRMED_ORDERS",
+    "MOVE_STOP",
+    "MOVE_STOPS",
+    "REQUIRED",
+    "SAVE_ORDER",
+    "TRAILING_ORDERS",
+    "working_orders",
+]
 
 ORDERS = Order.__table__
+Column = sa.ColumnElement[Any]
 
 # NULL says something in these columns ("never", "not yet"): it is not a gap that a copy of the order could fill.
 # venue_updated_at in particular is the age that every later event is judged by, and only an event may set it (SPEC 7).
@@ -42,6 +61,214 @@ def _save_order(insert: Any) -> Any:
 
 SAVE_ORDER = {"sqlite": _save_order(sqlite.insert), "postgresql": _save_order(postgresql.insert)}
 """By dialect. Parameters: every column, and ``now`` for the row's updated_at if it exists and something is filled."""
+
+
+# What an event says of an order (SPEC 7) -----------------------------------------------------------------------------
+
+REQUIRED = ("account_id", "contract_id", "type", "side", "size", "state")
+"""What an update must carry to make a row."""
+
+# An event sets these where it is not older than the row, and fills them where it is and they are empty. Not account_id:
+# an order never moves to another account, and on a distributed PostgreSQL its rows live where their account does.
+_SAID = [
+    "contract_id",
+    "type",
+    "side",
+    "size",
+    "limit_price",
+    "fill_price",
+    "custom_tag",
+    "parent_order_id",
+    "linked_order_id",
+    "trailing_amount",
+    "venue_stop_price",
+    "created_at",
+]
+
+
+def _literal(code: int) -> Column:
+    return sa.literal_column(str(int(code)))
+
+
+def _is_terminal(state: Column) -> Column:
+    return state.in_([_literal(code) for code in TERMINAL_STATES])
+
+
+def _applied(new: Mapping[str, Column], filled: Column) -> tuple[dict[str, Column], Column]:
+    """The values of a known row after an update with the values `new`, and whether any of them is another than before.
+
+    NULL in `new` and in `filled` is "not carried". Every value on the right is the row's as it was.
+    """
+    row = ORDERS.c
+    age, known_age = new["venue_updated_at"], row.venue_updated_at
+    # Only an update sets venue_updated_at, so a row without it was written by us, and nothing is older than that. An
+    # update without an age cannot claim to be newer than one that has it.
+    newer = sa.func.coalesce(age > known_age, known_age.is_(None))
+    current = sa.func.coalesce(age >= known_age, known_age.is_(None))
+
+    def said(name: str) -> Column:
+        return sa.case((current, sa.func.coalesce(new[name], row[name])), else_=sa.func.coalesce(row[name], new[name]))
+
+    state = sa.case(
+        (new["state"].is_(None), row.state),
+        (sa.and_(_is_terminal(new["state"]), sa.not_(_is_terminal(row.state))), new["state"]),
+        (sa.and_(_is_terminal(row.state), sa.not_(_is_terminal(new["state"]))), row.state),
+        (filled > row.filled_size, new["state"]),
+        (filled < row.filled_size, row.state),
+        (current, new["state"]),
+        else_=row.state,
+    )
+    values = {
+        **{name: said(name) for name in _SAID},
+        "stop_price": _stop(new, current),
+        "state": state,
+        "filled_size": sa.case((filled > row.filled_size, filled), else_=row.filled_size),
+        "venue_updated_at": sa.case((newer, sa.func.coalesce(age, known_age)), else_=known_age),
+        # What is in the list of the venue's open orders again, or done, is no open question any more.
+        "unconfirmed_since": sa.case((sa.or_(newer, _is_terminal(state)), sa.null()), else_=row.unconfirmed_since),
+    }
+    changed = sa.or_(*(value.is_distinct_from(row[name]) for name, value in values.items()))
+    now = sa.bindparam("now", type_=row.updated_at.type)
+    return values | {"updated_at": now, "seen_at": now}, changed
+
+
+def _stop(new: Mapping[str, Column], current: Column) -> Column:
+    """The stop in force: what the update says, but no looser than ours where a trailing stop keeps its distance."""
+    row, stop = ORDERS.c, new["stop_price"]
+    trails = sa.func.coalesce(new["type"], row.type) == _literal(OrderType.TRAILING_STOP)
+    side = sa.func.coalesce(new["side"], row.side)
+    distance = new["trailing_amount"]
+    keeps_distance = sa.func.coalesce(distance == row.trailing_amount, distance.is_(None))
+    looser = sa.or_(
+        sa.and_(side == _literal(OrderSide.SELL), stop < row.stop_price),
+        sa.and_(side == _literal(OrderSide.BUY), stop > row.stop_price),
+    )
+    return sa.case(
+        (sa.not_(current), sa.func.coalesce(row.stop_price, stop)),
+        (sa.and_(trails, keeps_distance, looser), row.stop_price),
+        else_=sa.func.coalesce(stop, row.stop_price),
+    )
+
+
+def _carried(name: str) -> sa.BindParameter[Any]:
+    """A parameter that is NULL where the update does not carry the column."""
+    return sa.bindparam(f"said_{name}", type_=ORDERS.c[name].type)
+
+
+def _apply_new(insert: Any) -> Any:
+    """Insert, or apply to the row that is there: one statement, so that no other writer comes between."""
+    statement = insert(ORDERS)
+    # Where a new row must have a value that the update does not carry, what is inserted is not what it says.
+    new = {name: statement.excluded[name] for name in ORDERS.columns.keys()}  # noqa: SIM118 (a column collection)
+    values, changed = _applied(new | {"created_at": _carried("created_at")}, _carried("filled_size"))
+    return statement.on_conflict_do_update(index_elements=[ORDERS.c.id], set_=values, where=changed)
+
+
+APPLY_NEW = {"sqlite": _apply_new(sqlite.insert), "postgresql": _apply_new(postgresql.insert)}
+"""By dialect, for an update that carries all of REQUIRED. Touches no row that would be the same afterwards.
+
+Parameters: every column, as of a new row; ``said_created_at`` and ``said_filled_size`` as carried; ``now``."""
+
+
+def _apply_to_known() -> sa.Update:
+    new: dict[str, Column] = {name: _carried(name) for name in (*_SAID, "stop_price", "state", "venue_updated_at")}
+    values, changed = _applied(new, _carried("filled_size"))
+    return sa.update(ORDERS).where(ORDERS.c.id == sa.bindparam("order"), changed).values(values)
+
+
+APPLY_TO_KNOWN = _apply_to_known()
+"""For an update that carries less. Parameters: ``order``, its id; ``said_…`` of each column; ``now``."""
+
+KNOWN_ORDERS = sa.select(ORDERS.c.id).where(ORDERS.c.id.in_(sa.bindparam("orders", expanding=True)))
+
+
+# Trailing stops -------------------------------------------------------------------------------------------------------
+
+_TRAILS = sa.and_(
+    ORDERS.c.type == _literal(OrderType.TRAILING_STOP),
+    ORDERS.c.state.in_([_literal(code) for code in TRAILING_STATES]),
+    ORDERS.c.triggered_at.is_(None),
+)
+_FIGURES = ("side", "stop_price", "trailing_amount", "created_at")
+
+TRAILING_ORDERS = (
+    # As the driver gives them: a thousand conversions in Python cost as much as the rest of a tick.
+    sa.select(ORDERS.c.id, *(sa.type_coerce(ORDERS.c[name], sa.types.NullType()).label(name) for name in _FIGURES))
+    .where(ORDERS.c.contract_id == sa.bindparam("contract"), _TRAILS)
+    .order_by(ORDERS.c.id)
+)
+"""The orders of a contract that a price may move or trigger."""
+
+
+class Decision(NamedTuple):
+    """What one price does to one order: made in Python, since no two engines' arithmetic agrees to the last bit."""
+
+    order_id: int
+    old: float
+    distance: float
+    new: float
+    triggered_at: datetime | None
+
+
+def _move_stop(decision: Mapping[str, Column]) -> sa.Update:
+    return (
+        sa.update(ORDERS)
+        .where(
+            ORDERS.c.id == decision["order_id"],
+            _TRAILS,
+            # Judged by the UPDATE itself: a decision holds for the stop and the distance that it was made on.
+            ORDERS.c.stop_price == decision["old"],
+            ORDERS.c.trailing_amount == decision["distance"],
+        )
+        .values(
+            stop_price=decision["new"],
+            triggered_at=decision["triggered_at"],
+            updated_at=sa.bindparam("now", type_=ORDERS.c.updated_at.type),
+        )
+    )
+
+
+_DECISION_TYPES: dict[str, Any] = dict(
+    zip(
+        Decision._fields,
+        (sa.BigInteger(), sa.Double(), sa.Double(), sa.Double(), sa.DateTime(timezone=True)),
+        strict=True,
+    )
+)
+_DECIDED = sa.func.unnest(
+    *(sa.bindparam(name, type_=postgresql.ARRAY(type_)) for name, type_ in _DECISION_TYPES.items())
+).table_valued(*(sa.column(name, type_) for name, type_ in _DECISION_TYPES.items()), name="decided")
+
+MOVE_STOP = _move_stop(
+    {
+        name: sa.bindparam(name, type_=ORDERS.c[column].type)
+        for name, column in zip(
+            Decision._fields, ("id", "stop_price", "trailing_amount", "stop_price", "triggered_at"), strict=True
+        )
+    }
+)
+"""Carries out one `Decision`. Parameters: its fields, and ``now``."""
+
+MOVE_STOPS = _move_stop(dict(_DECIDED.render_derived().c.items())).returning(ORDERS.c.id)
+"""Carries out many, on PostgreSQL, and returns the ids of those that still held. Parameters: a list for each field of
+`Decision`, and ``now``."""
+
+
+# What the gateway's own list says -------------------------------------------------------------------------------------
+
+LISTED_ORDERS = sa.select(Order).where(
+    sa.or_(
+        sa.and_(
+            Order.account_id == sa.bindparam("account"), Order.state.in_([_literal(code) for code in WORKING_STATES])
+        ),
+        Order.id.in_(sa.bindparam("orders", expanding=True)),
+    )
+)
+"""The working orders of an account, and those with these ids whatever their state."""
+
+CONFIRM_ORDERS = confirm(ORDERS)
+MARK_UNCONFIRMED_ORDERS = mark_unconfirmed(ORDERS, ORDERS.c.state.in_([_literal(code) for code in TRAILING_STATES]))
+"""Only what the list of open orders shows when it is there."""
 
 
 def working_orders(account_id: int | None = None, contract_id: str | None = None) -> sa.Select[Order]:

@@ -24,6 +24,7 @@ from risk_store import (
     SchemaMismatch,
     StoreClosed,
 )
+from risk_store.schema import HEAD
 
 
 def limit_order(order_id: int, account_id: int = 456) -> Order:
@@ -187,7 +188,7 @@ def test_a_store_on_a_database_behind_refuses_until_it_is_upgraded(store_url: st
             pass
         assert caught.value.status.command is not None
         with store.engine.begin() as connection:
-            connection.exec_driver_sql("UPDATE risk_store_version SET version_num = '0003'")
+            connection.exec_driver_sql(f"UPDATE risk_store_version SET version_num = '{HEAD}'")
         with store.begin() as tx:  # the verdict was not kept
             tx.orders.save(limit_order(1))
 

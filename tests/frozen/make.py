@@ -7,7 +7,8 @@ revision is not released yet may its file be deleted and made anew, when the rev
 - v1.db: as a v1 daemon left it;
 - 0001.db: that one, adopted;
 - 0002.db: made new by revisions 0001 and 0002, then filled by a v1 daemon;
-- 0003.db: made new by all three, filled by a v1 daemon and by this release.
+- 0003.db: made new by all three, filled by a v1 daemon and by the release of that revision;
+- 0004.db: made new by all four, filled by a v1 daemon and by this release.
 """
 
 import sqlite3
@@ -21,7 +22,7 @@ from tests.support import v1
 FOLDER = Path(__file__).parent
 PAGE_SIZE = 512  # small pages make small files, and there is a b-tree for each table and index
 
-# What revision 0003 can hold and earlier ones cannot. Ids from 900 on: the v1 rows are below.
+# By revision, what it can hold and earlier ones cannot. Ids from 900 on: the v1 rows are below.
 SINCE_0003 = """
 INSERT INTO orders (id, account_id, contract_id, type, side, size, stop_price, state, created_at, updated_at,
                     trailing_amount, filled_size, fill_price, custom_tag, parent_order_id, linked_order_id,
@@ -44,6 +45,14 @@ VALUES (901, 900, '2025-10-21 16:00:01', 'CON.F.US.MNQ.U25', 25.5, '2025-10-21 1
 INSERT INTO daily_pnl (account_id, date, realized_pnl, last_updated, fees)
 VALUES (900, '2025-10-21', 25.5, '2025-10-21 16:00:01', 0.87);
 """
+SINCE_0004 = """
+INSERT INTO positions (id, account_id, contract_id, type, size, average_price, created_at, updated_at, seen_at,
+                       unconfirmed_since)
+VALUES (901, 900, 'CON.F.US.MNQ.U25', 1, 3, 21050.125, '2025-10-21 16:00:01', '2025-10-21 16:00:05.250000',
+        '2025-10-21 16:00:05.250000', '2025-10-21 16:01:00');
+UPDATE trade_history SET trading_day = '2025-10-21' WHERE id = 901;
+"""
+SINCE = {"0003": SINCE_0003, "0004": SINCE_0004}
 
 
 def make(name: str, file: Path) -> None:
@@ -60,14 +69,15 @@ def make(name: str, file: Path) -> None:
         if name != "0001":
             for table, rows in v1.ROWS.items():
                 v1.insert(filled, table, v1.COLUMNS[table], rows)
-        if name == "0003":
-            filled.executescript(SINCE_0003)
+        for revision, sql in SINCE.items():
+            if revision <= name:
+                filled.executescript(sql)
         filled.commit()
         filled.execute("VACUUM")
 
 
 def main() -> None:
-    for name in ("v1", "0001", "0002", "0003"):
+    for name in ("v1", "0001", "0002", "0003", "0004"):
         file = FOLDER / f"{name}.db"
         if not file.exists():
             make(name, file)

@@ -1,7 +1,6 @@
-"""The ProjectX / TopstepX gateway's JSON: the only module that knows its keys and codes.
+"""The gateway's JSON read: events of the user hub, and rows of the search endpoints, as the values of `events`.
 
-:func:`parse` turns events of the user hub, and rows of the search endpoints, into the plain values of
-:mod:`risk_store.events`. What is unsure is refused, never guessed: a wrong guess here is a position believed protected.
+What is unsure is refused, never guessed: a wrong guess here is a position believed protected.
 
 Sources: the gateway's own pages (Jakers471/simple.rm, `project-specs/SPECS/01-EXTERNAL-API/projectx_gateway_api/`), its
 OpenAPI export (jaypatrick/TopstepApi), and recorded payloads (GlitchTrader/glitch-topstep).
@@ -32,8 +31,9 @@ from pydantic_core import PydanticCustomError
 from risk_store.codes import OrderSide, OrderState, OrderType, PositionType
 from risk_store.errors import InvalidGatewayEvent
 from risk_store.events import AccountUpdate, OrderUpdate, PositionUpdate, TradeUpdate, Update
+from risk_store.projectx.codes import ORDER_SIDES, ORDER_STATUSES, ORDER_TYPES, POSITION_TYPES
 
-__all__ = ["ORDER_STATUSES", "ORDER_TYPES", "parse"]
+__all__ = ["parse"]
 
 # What wraps an event is one or two levels deep. The limit keeps a hostile payload from exhausting the stack.
 _MAX_DEPTH = 32
@@ -228,36 +228,17 @@ def _text(value: object) -> str:
     return value
 
 
+_NAME_LENGTH = 256  # characters; an index of PostgreSQL's takes no more than 2,704 bytes
+
+
 def _name(value: object) -> str:
-    """Text that identifies, and so has to be storable as it is (DESIGN D4)."""
+    """Text that identifies, and so has to be storable as it is (DESIGN D4), in an index too."""
     name = _text(value)
     name.encode()
-    if not name or "\0" in name:
+    if not name or len(name) > _NAME_LENGTH or "\0" in name:
         raise ValueError
     return name
 
-
-ORDER_TYPES = {
-    1: OrderType.LIMIT,
-    2: OrderType.MARKET,
-    3: OrderType.STOP_LIMIT,
-    4: OrderType.STOP,
-    5: OrderType.TRAILING_STOP,
-    6: OrderType.LIMIT,  # JoinBid: a limit order at the best bid
-    7: OrderType.LIMIT,  # JoinAsk
-}
-_ORDER_SIDES = {0: OrderSide.BUY, 1: OrderSide.SELL}
-ORDER_STATUSES = {
-    1: OrderState.ACTIVE,
-    2: OrderState.FILLED,
-    3: OrderState.CANCELED,
-    4: OrderState.EXPIRED,
-    5: OrderState.REJECTED,
-    6: OrderState.PENDING,
-    7: OrderState.ACTIVE,  # PendingCancellation: it may still be filled
-    8: OrderState.SUSPENDED,
-}
-_POSITION_TYPES = {0: None, 1: PositionType.LONG, 2: PositionType.SHORT}
 
 _Id = Annotated[int, _wire(f"a whole number from 1 to {2**63 - 1}", _at_least(1))]
 _Contracts = Annotated[int, _wire("a whole number of contracts, 0 or more", _at_least(0))]
@@ -269,7 +250,9 @@ _Money = Annotated[float, _wire("a finite amount of money", _finite)]
 _Instant = Annotated[datetime, _wire("an ISO 8601 instant with Z or an offset, 2026-08-19T20:49:25Z", _instant)]
 _Flag = Annotated[bool, _wire("true or false", _flag)]
 _Text = Annotated[str, _wire("text", _text)]
-_Contract = Annotated[str, _wire("a contract id, CON.F.US.MNQ.U26: text without NUL or lone surrogates", _name)]
+_Contract = Annotated[
+    str, _wire("a contract id, CON.F.US.MNQ.U26: at most 256 characters without NUL or lone surrogates", _name)
+]
 _OrderType = Annotated[
     OrderType,
     _wire(
@@ -277,7 +260,7 @@ _OrderType = Annotated[
         lambda value: ORDER_TYPES[_whole(value)],
     ),
 ]
-_Side = Annotated[OrderSide, _wire("a side: 0 Bid (buy), 1 Ask (sell)", lambda value: _ORDER_SIDES[_whole(value)])]
+_Side = Annotated[OrderSide, _wire("a side: 0 Bid (buy), 1 Ask (sell)", lambda value: ORDER_SIDES[_whole(value)])]
 _Status = Annotated[
     OrderState,
     _wire(
@@ -287,7 +270,7 @@ _Status = Annotated[
     ),
 ]
 _POSITION_TYPE = "a position type: 1 Long, 2 Short, or 0 with size 0"
-_PositionType = Annotated[PositionType | None, _wire(_POSITION_TYPE, lambda value: _POSITION_TYPES[_whole(value)])]
+_PositionType = Annotated[PositionType | None, _wire(_POSITION_TYPE, lambda value: POSITION_TYPES[_whole(value)])]
 
 
 # Payloads -------------------------------------------------------------------------------------------------------------

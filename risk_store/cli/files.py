@@ -1,0 +1,61 @@
+"""Files of lines that a verb reads, and the file of those that it could not use."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+__all__ = ["Rejected", "lines_of"]
+
+
+@contextmanager
+def lines_of(file: str, tell: Callable[[str, int, int], None] | None = None) -> Iterator[Iterator[str]]:
+    """The lines of a file, or of standard input for ``-``, whatever bytes they hold. `tell` is told how far it is."""
+    if file == "-":
+        yield _lines(sys.stdin.buffer, "standard input", 0, None)
+        return
+    with open(file, "rb") as opened:
+        yield _lines(opened, f"reading {Path(file).name}", os.fstat(opened.fileno()).st_size, tell)
+
+
+def _lines(opened: IO[bytes], what: str, total: int, tell: Callable[[str, int, int], None] | None) -> Iterator[str]:
+    done = 0
+    for line in opened:
+        if not done:
+            line = line.removeprefix(b"\xef\xbb\xbf")  # noqa: PLW2901 (a mark that some editors put first)
+        done += len(line)
+        yield line.decode("utf-8", "surrogateescape")
+        if tell is not None:
+            tell(what, done, total)
+
+
+class Rejected:
+    """A file of what could not be used, one JSON object a line. Made with the first; without any there is none.
+
+    What an earlier run left under the name goes when this run ends well without one of its own.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> Rejected:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+        elif kind is None:
+            Path(self.name).unlink(missing_ok=True)
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """One line more, on the disk before the next one is read."""
+        if self._file is None:
+            self._file = open(self.name, "w", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()

@@ -1,0 +1,289 @@
+"""`OrderRepository.trail`: all working trailing stops of a contract at once, the same on each engine (SPEC 2)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy.orm import Session
+
+from risk_store import InvalidValue, Order, OrderRepository, OrderSide, OrderState, OrderType, RiskStore, StoreBusy
+from risk_store.statements.orders import TRAILING_ORDERS
+from risk_store.trailing import TrailResult
+
+if TYPE_CHECKING:
+    from tests.contract.conftest import Clock
+
+MNQ = "CON.F.US.MNQ.U25"
+PLACED = datetime(2025, 10, 21, 14, 30, tzinfo=UTC)
+BUY, SELL = OrderSide.BUY, OrderSide.SELL
+
+
+@pytest.fixture
+def orders(session: Session, clock: Clock) -> OrderRepository:
+    return OrderRepository(session, clock)
+
+
+def a_stop(id: int = 123, **changes: Any) -> Order:
+    values = {
+        "id": id,
+        "account_id": 456,
+        "contract_id": MNQ,
+        "type": OrderType.TRAILING_STOP,
+        "side": SELL,
+        "size": 1,
+        "stop_price": 20990.0,
+        "trailing_amount": 10.0,
+        "state": OrderState.ACTIVE,
+        "created_at": PLACED,
+    }
+    return Order(**(values | changes))
+
+
+def stops(orders: OrderRepository) -> dict[int, float | None]:
+    return {order.id: order.stop_price for order in orders.working()}
+
+
+def test_the_specifications_example_holds_to_the_cent_in_the_store(orders: OrderRepository, clock: Clock) -> None:
+    orders.save(a_stop())
+    assert orders.trail(MNQ, 21000.0) == TrailResult([], [], [])
+    assert orders.trail(MNQ, 21050.0) == TrailResult([(123, 20990.0, 21040.0)], [], [])  # type: ignore[list-item]
+    clock.forward(minutes=1)
+    assert orders.trail(MNQ, 21100.0, tick_size=0.25).moves == [(123, 21040.0, 21090.0)]
+    assert orders.working()[0].updated_at == clock.now
+    clock.forward(minutes=1)
+    assert orders.trail(MNQ, 21090.0) == TrailResult([], [123], [])
+    [order] = orders.working()  # until the venue says that it is done
+    assert (order.stop_price, order.triggered_at, order.state) == (21090.0, clock.now, OrderState.ACTIVE)
+
+
+def test_an_order_is_triggered_once_and_its_stop_is_frozen(orders: OrderRepository) -> None:
+    orders.save(a_stop())
+    assert orders.trail(MNQ, 20000.0, at=PLACED + timedelta(seconds=1)).triggered == [123]
+    assert orders.trail(MNQ, 20000.0) == orders.trail(MNQ, 30000.0) == TrailResult([], [], [])
+    [order] = orders.working()
+    assert (order.stop_price, order.triggered_at) == (20990.0, PLACED + timedelta(seconds=1))
+
+
+def test_one_price_moves_the_stops_of_longs_and_triggers_those_of_shorts(orders: OrderRepository) -> None:
+    orders.save(a_stop(1))
+    orders.save(a_stop(2, side=BUY, stop_price=21010.0))
+    orders.save(a_stop(3, account_id=789, trailing_amount=25.0, state=OrderState.PARTIAL))
+    assert orders.trail(MNQ, 21040.0) == TrailResult(
+        [(1, 20990.0, 21030.0), (3, 20990.0, 21015.0)],
+        [2],
+        [],  # type: ignore[list-item]
+    )
+    assert stops(orders) == {1: 21030.0, 2: 21010.0, 3: 21015.0}
+
+
+@pytest.mark.parametrize("state", [s for s in OrderState if s not in (OrderState.ACTIVE, OrderState.PARTIAL)])
+def test_suspended_and_pending_children_and_finished_orders_do_not_trail(
+    orders: OrderRepository, state: OrderState
+) -> None:
+    orders.save(a_stop(state=state, parent_order_id=7))
+    assert orders.trail(MNQ, 30000.0) == orders.trail(MNQ, 1.0) == TrailResult([], [], [])
+    assert orders.get(123) == a_stop(state=state, parent_order_id=7, updated_at=orders.get(123).updated_at)  # type: ignore[union-attr]
+
+
+def test_only_trailing_stops_of_the_contract_trail(orders: OrderRepository) -> None:
+    orders.save(a_stop(1, type=OrderType.STOP))
+    orders.save(a_stop(2, contract_id="CON.F.US.EP.U25"))
+    assert orders.trail(MNQ, 30000.0) == TrailResult([], [], [])
+
+
+def test_an_order_made_after_a_delayed_tick_is_not_moved_by_it(orders: OrderRepository) -> None:
+    orders.save(a_stop(1))
+    orders.save(a_stop(2, created_at=PLACED + timedelta(seconds=5)))
+    result = orders.trail(MNQ, 21050.0, at=PLACED + timedelta(seconds=4))
+    assert [move.order_id for move in result.moves] == [1]
+    assert orders.trail(MNQ, 20000.0, at=PLACED + timedelta(seconds=4)).triggered == [1]
+    assert orders.trail(MNQ, 21050.0, at=PLACED + timedelta(seconds=5)).moves == [(2, 20990.0, 21040.0)]
+
+
+def test_orders_that_should_trail_and_cannot_are_named(orders: OrderRepository, session: Session) -> None:
+    orders.save(a_stop(1))
+    lacking = {2: ("20990.0", "NULL"), 3: ("NULL", "10.0"), 4: ("20990.0", "0.0"), 5: ("20990.0", "-10.0")}
+    for id_, (stop, distance) in lacking.items():
+        session.execute(
+            sa.text(
+                "INSERT INTO orders (id, account_id, contract_id, type, side, size, stop_price, trailing_amount, "
+                f"state, created_at) VALUES ({id_}, 456, '{MNQ}', 5, 1, 1, {stop}, {distance}, 2, '2025-10-21')"
+            )
+        )
+    result = orders.trail(MNQ, 21050.0)
+    assert (result.moves, result.incomplete) == ([(1, 20990.0, 21040.0)], [2, 3, 4, 5])
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # no other engine lets such values in
+def test_values_that_cannot_be_read_stop_no_other_order(orders: OrderRepository, session: Session) -> None:
+    orders.save(a_stop(1))
+    for id_, values in enumerate(
+        ("1, 'about 20990', 10.0, '2025-10-21'", "9, 20990.0, 10.0, '2025-10-21'", "1, 20990.0, 10.0, 'yesterday'"), 2
+    ):
+        session.execute(
+            sa.text(
+                "INSERT INTO orders (id, account_id, contract_id, type, size, state, side, stop_price, "
+                f"trailing_amount, created_at) VALUES ({id_}, 456, '{MNQ}', 5, 1, 2, {values})"
+            )
+        )
+    result = orders.trail(MNQ, 21050.0, at=PLACED)
+    assert ([move.order_id for move in result.moves], result.incomplete) == ([1, 4], [2, 3])
+
+
+def test_stops_follow_across_zero_long_and_short(orders: OrderRepository) -> None:
+    orders.save(a_stop(1, stop_price=-40.0, trailing_amount=0.5))
+    orders.save(a_stop(2, side=BUY, stop_price=3.0, trailing_amount=1.25))
+    assert orders.trail(MNQ, -1.0, tick_size=0.01).moves == [(1, -40.0, -1.5), (2, 3.0, 0.25)]
+    assert orders.trail(MNQ, 0.2, tick_size=0.01).moves == [(1, -1.5, -0.3)]
+    assert orders.trail(MNQ, -37.63, tick_size=0.01) == TrailResult(
+        [(2, 0.25, -36.38)],
+        [1],
+        [],  # type: ignore[list-item]
+    )
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    side=st.sampled_from(OrderSide),
+    stop=st.floats(-500, 500).map(lambda value: value + 0.0),
+    distance=st.floats(0.001, 100),
+    tick_size=st.sampled_from([None, 0.01, 0.1, 0.25, 1 / 64, 0.0000005]),
+    prices=st.lists(st.floats(-500, 500), min_size=1, max_size=6),
+)
+def test_the_store_and_an_object_in_memory_agree_to_the_bit(
+    orders: OrderRepository,
+    undone: Callable[[], Any],
+    side: OrderSide,
+    stop: float,
+    distance: float,
+    tick_size: float | None,
+    prices: list[float],
+) -> None:
+    in_memory = a_stop(side=side, stop_price=stop, trailing_amount=distance)
+    with undone():
+        orders.save(a_stop(side=side, stop_price=stop, trailing_amount=distance))
+        for price in prices:
+            result, trailed = orders.trail(MNQ, price, tick_size), in_memory.trail(price, tick_size)
+            assert result.moves == ([(123, trailed.old, trailed.new)] if trailed.moved else [])
+            assert result.triggered == ([123] if trailed.triggered else [])
+            [stored] = orders.working()
+            assert isinstance(stored.stop_price, float)
+            assert isinstance(in_memory.stop_price, float)
+            assert stored.stop_price.hex() == in_memory.stop_price.hex()
+
+
+def test_a_thousand_stops_take_two_statements(orders: OrderRepository, sent: list[tuple[str, Any]]) -> None:
+    for id_ in range(1, 51):
+        orders.save(a_stop(id_))
+    sent.clear()
+    assert len(orders.trail(MNQ, 21050.0).moves) == 50
+    assert len(sent) == 2
+    sent.clear()
+    assert orders.trail(MNQ, 21050.0).moves == []
+    assert len(sent) == 1
+
+
+def test_the_candidates_are_found_by_their_index(session: Session, sent: list[tuple[str, Any]]) -> None:
+    session.execute(TRAILING_ORDERS, {"contract": MNQ}).all()
+    sql, parameters = sent[-1]
+    connection = session.connection()
+    if connection.dialect.name == "sqlite":
+        plan = str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", parameters).all())
+    else:
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        plan = str(connection.exec_driver_sql(f"EXPLAIN {sql}", parameters).all())
+    assert "ix_orders_trailing" in plan
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (("", 1.0), "contract_id"),
+        ((MNQ, float("nan")), "price"),
+        ((MNQ, None), "price"),
+        ((MNQ, 1.0, 0.0), "tick_size"),
+        ((MNQ, 1.0, None, datetime(2025, 10, 21)), "at"),  # noqa: DTZ001
+    ],
+)
+def test_a_market_that_cannot_be_is_refused_by_name(orders: OrderRepository, arguments: Any, field: str) -> None:
+    orders.save(a_stop())
+    with pytest.raises(InvalidValue) as caught:
+        orders.trail(*arguments)
+    assert caught.value.field == field
+    assert stops(orders) == {123: 20990.0}
+
+
+# With other writers
+
+
+def test_prices_from_several_threads_leave_the_best_stop(store: RiskStore) -> None:
+    with store.begin() as tx:
+        for id_ in range(1, 21):
+            tx.orders.save(a_stop(id_))
+    moved: list[Any] = []
+
+    def follow(first: int) -> None:
+        for step in range(first, 200, 4):
+            with store.begin() as tx:
+                moved.extend(tx.orders.trail(MNQ, 21000.0 + step).moves)
+
+    threads = [threading.Thread(target=follow, args=(first,)) for first in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with store.read() as tx:
+        found = stops(tx.orders)
+    # A price may come late and trigger what a better one has raised. Whatever happened, each order tells its moves.
+    for id_, stop in found.items():
+        own = sorted(move.new for move in moved if move.order_id == id_)
+        assert len(set(own)) == len(own), "a stop was moved twice to one place"
+        assert stop == (own[-1] if own else 20990.0)
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+def test_a_stop_that_another_program_moved_meanwhile_is_not_moved_back(
+    store: RiskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes between reading and writing, as it can on a server: the order is then looked at again."""
+    with store.begin() as tx:
+        tx.orders.save(a_stop())
+    decide = OrderRepository._decide
+    meanwhile = [21045.0]
+
+    def decide_slowly(self: OrderRepository, *arguments: Any) -> Any:
+        decided = decide(self, *arguments)
+        if meanwhile:
+            with store.engine.begin() as other:
+                other.execute(sa.text("UPDATE orders SET stop_price = :stop"), {"stop": meanwhile.pop()})
+        return decided
+
+    monkeypatch.setattr(OrderRepository, "_decide", decide_slowly)
+    with store.begin() as tx:
+        assert tx.orders.trail(MNQ, 21050.0).moves == []
+        assert stops(tx.orders) == {123: 21045.0}
+        assert tx.orders.trail(MNQ, 21060.0).moves == [(123, 21045.0, 21050.0)]
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_a_transaction_that_let_another_writer_in_is_told_to_begin_immediate(
+    orders: OrderRepository, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders.save(a_stop())
+    decide = OrderRepository._decide
+
+    def decide_slowly(self: OrderRepository, *arguments: Any) -> Any:
+        decided = decide(self, *arguments)
+        session.execute(sa.text("UPDATE orders SET stop_price = 21045.0"))
+        return decided
+
+    monkeypatch.setattr(OrderRepository, "_decide", decide_slowly)
+    with pytest.raises(StoreBusy, match="begin IMMEDIATE"):
+        orders.trail(MNQ, 21050.0)
