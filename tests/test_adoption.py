@@ -391,6 +391,18 @@ def test_a_file_that_was_never_converted_is_asked_about_whatever_alembic_did_to_
     assert dict(execute(file, "SELECT id - 100, type FROM orders WHERE id < 300")) == TYPES
 
 
+def test_a_store_that_a_release_has_written_to_is_not_asked_about_again(tmp_path: Path) -> None:
+    """0003 was a head once: its rows are ours, also where the file carries no mark, as after `alembic --sql`."""
+    file = Path(shutil.copy(Path(__file__).parent / "frozen" / "0003.db", tmp_path / "risk.db"))
+    execute(file, "PRAGMA application_id = 0")
+    before = execute(file, "SELECT id, type, state FROM orders")
+    lockouts = execute(file, "SELECT locked_at, locked_until FROM lockouts")
+    report = upgrade(url_of(file), legacy_order_codes="gateway", legacy_timezone=CHICAGO)
+    assert (report.before.found, report.after) == ("0003", HEAD)
+    assert execute(file, "SELECT id, type, state FROM orders") == before
+    assert execute(file, "SELECT locked_at, locked_until FROM lockouts") == lockouts
+
+
 def test_an_upgrade_by_steps_converts_once(tmp_path: Path) -> None:
     file = make_gateway_file(tmp_path / "state.db")
     url = url_of(file)

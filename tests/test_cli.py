@@ -1,6 +1,5 @@
 """The `risk-store` command as a shell sees it."""
 
-import io
 import json
 import os
 import pty
@@ -27,31 +26,14 @@ from risk_store import (
     RiskStore,
     __version__,
 )
-from risk_store.cli import CHECK_CODES, main, render
+from risk_store.cli import CHECK_CODES, render
 from risk_store.owner import this_process
 from risk_store.schema import HEAD, REVISIONS
 from tests.support import v1
+from tests.support.command import run
 
 HOSTILE = "[/oops] [bold]<script>\n\x1b[2J\u202etxt\tend"
 SECRET = "c4nary-s3cret"
-
-
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """One call of the command, through its entry point; in this process, since a new one imports for a second."""
-    printed, told = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(("RISK_STORE", "PG"))]:
-            patch.delenv(name)
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        patch.setattr(sys, "argv", ["risk-store", *arguments])
-        patch.setattr(sys, "stdout", printed)
-        patch.setattr(sys, "stderr", told)
-        with pytest.raises(SystemExit) as ended:
-            main()
-    for stream in (printed, told):
-        stream.seek(0)
-    return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), printed.read(), told.read())
 
 
 def on_a_terminal(*arguments: str, **environment: str) -> str:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from risk_store import EnforcementLog, EnforcementNotRecorded, InvalidValue, Limits, RiskStore
 from risk_store.spilled import Spilled, read_back
-from tests.test_cli import run
+from tests.support.command import run
 
 
 @pytest.fixture
@@ -147,11 +147,8 @@ def test_whatever_a_log_holds_reading_it_back_never_fails(lines: list[str]) -> N
         assert isinstance(found, (Spilled, InvalidValue))
 
 
-def test_standard_input_is_a_file_too(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
+def test_standard_input_is_a_file_too(file: Path, tmp_path: Path) -> None:
     spill(file, tmp_path / "daemon.log")
-    with (tmp_path / "daemon.log").open() as lines:
-        monkeypatch.setattr(sys, "stdin", lines)
-        assert run("import", str(file), "-").stdout == "1 record written, 0 in the store already\n"
+    lines = (tmp_path / "daemon.log").read_text()
+    assert run("import", str(file), "-", stdin=lines).stdout == "1 record written, 0 in the store already\n"
     assert run("import", str(file), str(tmp_path / "missing.log")).returncode == 1

@@ -1,7 +1,7 @@
 """What the contract suite runs on: a plain SQLAlchemy session on each engine, and a clock that stands still."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
+from risk_store import Limits
 from risk_store.engines import open_engine, parse_url
+from tests.support.doors import DOORS, Clocks, Door
 from tests.support.plugin import _database, _url
 from tests.support.postgres import Server
 
@@ -109,3 +111,37 @@ def undone(session: Session) -> Callable[[], Any]:
             session.expunge_all()
 
     return block
+
+
+# One store behind each of its doors
+
+
+@pytest.fixture
+def clocks() -> Clocks:
+    return Clocks()
+
+
+@pytest.fixture(params=DOORS)
+def driver(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def url(driver: str, request: pytest.FixtureRequest, tmp_path: Any) -> str:
+    if driver.startswith("postgresql"):
+        return str(request.getfixturevalue("postgres_store_url"))
+    shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "risk.db")
+    return f"sqlite:///{tmp_path / 'risk.db'}"
+
+
+@pytest.fixture
+async def door(url: str, driver: str, clocks: Clocks) -> AsyncIterator[Door]:
+    opened = Door(
+        url,
+        driver,
+        clock=lambda: clocks.now,
+        monotonic=lambda: clocks.seconds,
+        limits=Limits(intent_s=0.3, record_s=1.0),
+    )
+    yield opened
+    await opened.close()

@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -27,7 +26,6 @@ from risk_store import (
     EnforcementLog,
     EnforcementNotRecorded,
     InvalidValue,
-    Limits,
     Lockout,
     NestedTransaction,
     StoreClosed,
@@ -36,41 +34,10 @@ from risk_store import (
 from risk_store import owner as owners
 from risk_store.enforcement import FOREIGN_COUNTS_AS_LIVE
 from risk_store.owner import Owner, OwnerState, this_process
-from tests.support.doors import BEGAN, DOORS, Clocks, Door, critical_lines
+from tests.support.doors import ASYNC_DOORS, BEGAN, Clocks, Door, critical_lines
 from tests.support.forks import ROOT
 
 FAST = Thresholds(slow_threshold_ms=40, critical_threshold_ms=80, timeout_ms=120)
-
-
-@pytest.fixture
-def clocks() -> Clocks:
-    return Clocks()
-
-
-@pytest.fixture(params=DOORS)
-def driver(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def url(driver: str, request: pytest.FixtureRequest, tmp_path: Any) -> str:
-    if driver.startswith("postgresql"):
-        return str(request.getfixturevalue("postgres_store_url"))
-    shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "risk.db")
-    return f"sqlite:///{tmp_path / 'risk.db'}"
-
-
-@pytest.fixture
-async def door(url: str, driver: str, clocks: Clocks) -> AsyncIterator[Door]:
-    opened = Door(
-        url,
-        driver,
-        clock=lambda: clocks.now,
-        monotonic=lambda: clocks.seconds,
-        limits=Limits(intent_s=0.3, record_s=1.0),
-    )
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture
@@ -641,10 +608,7 @@ async def test_a_lock_out_that_is_broken_off_is_written_with_the_outcome(
 # asyncio alone
 
 
-ASYNC = [name for name in DOORS if name not in ("sqlite", "postgresql")]
-
-
-@pytest.mark.parametrize("driver", ASYNC)
+@pytest.mark.parametrize("driver", ASYNC_DOORS)
 async def test_a_cancelled_task_is_recorded_and_stays_cancelled(door: Door, driver: str) -> None:
     entered = asyncio.Event()
 
@@ -667,7 +631,7 @@ async def test_a_cancelled_task_is_recorded_and_stays_cancelled(door: Door, driv
     assert await door.look(lambda tx: list(tx.enforcements.in_flight())) == []
 
 
-@pytest.mark.parametrize("driver", ASYNC)
+@pytest.mark.parametrize("driver", ASYNC_DOORS)
 async def test_cancel_on_timeout_ends_the_block_and_tells_after_the_record(ticking: Door, driver: str) -> None:
     with pytest.raises(TimeoutError):
         async with ticking.enforce(cancel_on_timeout=True) as enforcement:
@@ -682,7 +646,7 @@ async def test_cancel_on_timeout_ends_the_block_and_tells_after_the_record(ticki
     assert (await ticking.logs())[-1].success
 
 
-@pytest.mark.parametrize("driver", ASYNC)
+@pytest.mark.parametrize("driver", ASYNC_DOORS)
 async def test_a_hanging_block_leaves_the_event_loop_to_the_others(ticking: Door, driver: str) -> None:
     ticks = 0
 
@@ -699,7 +663,7 @@ async def test_a_hanging_block_leaves_the_event_loop_to_the_others(ticking: Door
     assert ticks > 5
 
 
-@pytest.mark.parametrize("driver", ASYNC)
+@pytest.mark.parametrize("driver", ASYNC_DOORS)
 async def test_a_block_that_holds_up_the_event_loop_is_alerted_all_the_same(ticking: Door, driver: str) -> None:
     alerts: list[Alert] = ticking.alerts  # type: ignore[attr-defined]
     async with ticking.enforce():
@@ -707,7 +671,7 @@ async def test_a_block_that_holds_up_the_event_loop_is_alerted_all_the_same(tick
         assert alerts[0].running
 
 
-@pytest.mark.parametrize("driver", ASYNC)
+@pytest.mark.parametrize("driver", ASYNC_DOORS)
 async def test_a_callback_that_hangs_after_the_block_holds_up_its_task_alone(url: str, driver: str) -> None:
     release = threading.Event()
     door = Door(url, driver, thresholds=Thresholds(1, 2, 10**6), on_alert=lambda _alert: release.wait(30))
@@ -727,7 +691,7 @@ async def test_a_callback_that_hangs_after_the_block_holds_up_its_task_alone(url
     await door.close()
 
 
-@pytest.mark.parametrize("driver", ASYNC)
+@pytest.mark.parametrize("driver", ASYNC_DOORS)
 async def test_an_error_of_the_block_is_not_replaced_by_a_cancel_during_the_record(
     door: Door, url: str, driver: str
 ) -> None:
@@ -770,7 +734,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("driver", ASYNC)
+@pytest.mark.parametrize("driver", ASYNC_DOORS)
 def test_a_record_that_the_end_of_the_event_loop_breaks_off_is_told(url: str, driver: str) -> None:
     # A process of its own: what is left of such a loop is closed by nobody.
     command = [sys.executable, "-c", THE_LOOP_ENDS, url, driver]
@@ -780,7 +744,7 @@ def test_a_record_that_the_end_of_the_event_loop_breaks_off_is_told(url: str, dr
     assert line["positions_closed"] == 2
 
 
-@pytest.mark.parametrize("driver", ASYNC)
+@pytest.mark.parametrize("driver", ASYNC_DOORS)
 async def test_a_store_in_another_event_loop_says_what_to_do(door: Door, driver: str) -> None:
     await door.logs()
     other = asyncio.new_event_loop()
@@ -791,7 +755,7 @@ async def test_a_store_in_another_event_loop_says_what_to_do(door: Door, driver:
     other.close()
 
 
-@pytest.mark.parametrize("driver", ASYNC)
+@pytest.mark.parametrize("driver", ASYNC_DOORS)
 async def test_repositories_are_awaited_method_by_method(door: Door, driver: str) -> None:
     async with door.store.begin() as tx:
         assert await tx.lockouts.set(5, "loss", "RULE-003")
@@ -807,7 +771,7 @@ async def test_repositories_are_awaited_method_by_method(door: Door, driver: str
     assert os.getpid() == door.store._pid
 
 
-@pytest.mark.parametrize("driver", ASYNC)
+@pytest.mark.parametrize("driver", ASYNC_DOORS)
 async def test_a_task_cancelled_before_its_block_leaves_nothing_that_stops_the_next_one(
     door: Door, driver: str
 ) -> None:

@@ -19,7 +19,8 @@ BEGAN = datetime(2026, 11, 23, 15, 30, tzinfo=UTC)
 
 T = TypeVar("T")
 
-DOORS = ("sqlite", "postgresql", "sqlite+aiosqlite", "postgresql+psycopg async", "postgresql+asyncpg")
+ASYNC_DOORS = ("sqlite+aiosqlite", "postgresql+psycopg async", "postgresql+asyncpg")
+DOORS = ("sqlite", "postgresql", *ASYNC_DOORS)
 
 
 class Door:
