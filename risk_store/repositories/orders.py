@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
 from itertools import groupby
 from typing import Any
 
 from risk_store.codes import TRAILING_STATES, OrderSide
-from risk_store.columns import UtcInstant
-from risk_store.errors import InvalidGatewayEvent, InvalidValue, StoreBusy
+from risk_store.errors import InvalidGatewayEvent, InvalidValue
 from risk_store.events import OrderUpdate
 from risk_store.models import Order
 from risk_store.repositories.base import FRESH, Repository
@@ -142,62 +142,51 @@ class OrderRepository(Repository):
         triggered_at, and its stop stays as it is from then on; :meth:`working` shows it until the venue says that it is
         done. See :mod:`risk_store.trailing` for the arithmetic, which is the same for `Order.trail`.
 
-        Raises :class:`~risk_store.errors.InvalidValue`. On SQLite :class:`~risk_store.errors.StoreBusy` if another
-        program moved one of the stops meanwhile, which a transaction that began IMMEDIATE (as a RiskStore's does)
-        excludes.
+        Raises :class:`~risk_store.errors.InvalidValue`.
         """
         arguments.text("contract_id", contract_id)
         price, tick_size = check_market(price, tick_size)
         seen = None if at is None else arguments.instant("at", at)
         moves: list[StopMove] = []
         triggered: list[int] = []
-        while True:
-            decided, incomplete = self._decide(contract_id, price, tick_size, seen)
-            held = self._carry_out(decided)
-            moves += [StopMove(d.order_id, d.old, d.new) for d in held if d.triggered_at is None]
-            triggered += [d.order_id for d in held if d.triggered_at is not None]
-            if len(held) == len(decided):
-                return TrailResult(sorted(moves), sorted(triggered), incomplete)
+        settled = False
+        while not settled:  # once, unless another program changes one of the orders between reading and writing
+            moving, reached, incomplete = self._decide(contract_id, price, tick_size, seen)
+            settled = True
+            for (distance, new), old in moving.items():
+                ids = self._write_stops(statements.MOVE_STOPS, old, distance=distance, new=new)
+                moves += [StopMove(id_, old[id_], new) for id_ in ids]
+                settled &= len(ids) == len(old)
+            for distance, old in reached.items():
+                at = seen or self._clock()
+                ids = self._write_stops(statements.TRIGGER_STOPS, old, distance=distance, triggered_at=at)
+                triggered += ids
+                settled &= len(ids) == len(old)
+        return TrailResult(sorted(moves), sorted(triggered), sorted(incomplete))
 
     def _decide(
         self, contract_id: str, price: float, tick_size: float | None, at: datetime | None
-    ) -> tuple[list[statements.Decision], list[int]]:
-        triggered_at = at or self._clock()
-        decided: list[statements.Decision] = []
+    ) -> tuple[dict[tuple[float, float], dict[int, float]], dict[float, dict[int, float]], list[int]]:
+        """By (distance, new stop) the old stops of the orders that move; by distance those triggered; incomplete ones."""
+        moving: dict[tuple[float, float], dict[int, float]] = {}
+        reached: dict[float, dict[int, float]] = {}
         incomplete: list[int] = []
-        for id_, side, stop, distance, created_at in self._session.execute(
-            statements.TRAILING_ORDERS, {"contract": contract_id}
-        ):
-            if at is not None and (created := UtcInstant.parse(created_at)) is not None and created > at:
-                continue
+        trailing = self._of_dialect(statements.TRAILING_ORDERS, Order)
+        for side, stop, distance, ids in self._session.execute(trailing, {"contract": contract_id, "at": at}):
             # An old row may hold anything: text, a distance of 0.
             if type(stop) is not float or type(distance) is not float or not distance > 0 or side not in _SIDES:
-                incomplete.append(id_)
+                incomplete += json.loads(ids)
                 continue
             _, new, is_triggered = trail(side, stop, distance, price, tick_size)
-            if is_triggered:
-                decided.append(statements.Decision(id_, stop, distance, stop, triggered_at))
-            elif new != stop:
-                decided.append(statements.Decision(id_, stop, distance, new, None))
-        return decided, incomplete
+            if is_triggered or new != stop:
+                alike = reached.setdefault(distance, {}) if is_triggered else moving.setdefault((distance, new), {})
+                alike.update(dict.fromkeys(json.loads(ids), stop))
+        return moving, reached, incomplete
 
-    def _carry_out(self, decided: Sequence[statements.Decision]) -> Sequence[statements.Decision]:
-        """Those of the decisions that still held when they were written."""
-        if not decided:
-            return decided
-        now = self._clock()
-        if self._session.get_bind(Order).dialect.name == "postgresql":
-            columns: dict[str, Any] = dict(
-                zip(statements.Decision._fields, map(list, zip(*decided, strict=True)), strict=True)
-            )
-            written = set(self._session.scalars(statements.MOVE_STOPS, columns | {"now": now}))
-            return [decision for decision in decided if decision.order_id in written]
-        result: Any = self._session.execute(
-            statements.MOVE_STOP, [decision._asdict() | {"now": now} for decision in decided]
-        )
-        if result.rowcount != len(decided):
-            raise StoreBusy("orders were changed by another program between reading and writing: begin IMMEDIATE")
-        return decided
+    def _write_stops(self, statement: Mapping[str, Any], old: Mapping[int, float], **values: Any) -> Sequence[int]:
+        """The ids of the orders for which what was decided still held when it was written."""
+        parameters = {"ids": json.dumps(list(old)), "now": self._clock(), **values}
+        return self._session.scalars(self._of_dialect(statement, Order), parameters).all()
 
     def reconcile(self, account_id: int, rows: Iterable[OrderUpdate], asked_at: datetime) -> Reconciled:
         """Compares an account's working orders with the gateway's own list of open ones, and tells what differs.

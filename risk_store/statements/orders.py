@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -19,16 +18,15 @@ __all__ = [
     "APPLY_NEW",
     "APPLY_TO_KNOWN",
     "CONFIRM_ORDERS",
-    "Decision",
     "GET_ORDER",
     "KNOWN_ORDERS",
     "LISTED_ORDERS",
     "MARK_UNCONFIRMED_ORDERS",
-    "MOVE_STOP",
     "MOVE_STOPS",
     "REQUIRED",
     "SAVE_ORDER",
     "TRAILING_ORDERS",
+    "TRIGGER_STOPS",
     "working_orders",
 ]
 
@@ -189,69 +187,68 @@ _TRAILS = sa.and_(
     ORDERS.c.state.in_([_literal(code) for code in TRAILING_STATES]),
     ORDERS.c.triggered_at.is_(None),
 )
-_FIGURES = ("side", "stop_price", "trailing_amount", "created_at")
-
-TRAILING_ORDERS = (
-    # As the driver gives them: a thousand conversions in Python cost as much as the rest of a tick.
-    sa.select(ORDERS.c.id, *(sa.type_coerce(ORDERS.c[name], sa.types.NullType()).label(name) for name in _FIGURES))
-    .where(ORDERS.c.contract_id == sa.bindparam("contract"), _TRAILS)
-    .order_by(ORDERS.c.id)
-)
-"""The orders of a contract that a price may move or trigger."""
+_AT = sa.bindparam("at", type_=ORDERS.c.created_at.type)
+# One whose time cannot be read is not known to be later.
+_MADE_BY_THEN = sa.or_(_AT.is_(None), sa.func.coalesce(instant_of(ORDERS.c.created_at) <= _AT, sa.true()))
 
 
-class Decision(NamedTuple):
-    """What one price does to one order: made in Python, since no two engines' arithmetic agrees to the last bit."""
+def _trailing_orders(ids: Column) -> sa.Select[*tuple[Any, ...]]:
+    # As the driver gives them: a thousand conversions would cost more than the rest of a tick.
+    alike = [sa.type_coerce(ORDERS.c[name], sa.types.NullType()) for name in ("side", "stop_price", "trailing_amount")]
+    return (
+        sa.select(*alike, ids)
+        .where(ORDERS.c.contract_id == sa.bindparam("contract"), _TRAILS, _MADE_BY_THEN)
+        .group_by(*alike)
+    )
 
-    order_id: int
-    old: float
-    distance: float
-    new: float
-    triggered_at: datetime | None
+
+TRAILING_ORDERS = {
+    "sqlite": _trailing_orders(sa.func.json_group_array(ORDERS.c.id)),
+    "postgresql": _trailing_orders(sa.cast(sa.func.json_agg(ORDERS.c.id), sa.Text())),
+}
+"""By dialect: the orders of a contract that a price may move or trigger, in groups that have side, stop and distance in
+common, with their ids as JSON. Parameters: ``contract``; ``at``, after which an order may not be made, or NULL."""
 
 
-def _move_stop(decision: Mapping[str, Column]) -> sa.Update:
+def _of_ids(ids: sa.Select[Any]) -> sa.Update:
+    """Some orders, as far as they still trail, and by the distance that was decided on: judged by the UPDATE itself."""
+    distance = ORDERS.c.trailing_amount
     return (
         sa.update(ORDERS)
-        .where(
-            ORDERS.c.id == decision["order_id"],
-            _TRAILS,
-            # Judged by the UPDATE itself: a decision holds for the stop and the distance that it was made on.
-            ORDERS.c.stop_price == decision["old"],
-            ORDERS.c.trailing_amount == decision["distance"],
-        )
-        .values(
-            stop_price=decision["new"],
-            triggered_at=decision["triggered_at"],
-            updated_at=sa.bindparam("now", type_=ORDERS.c.updated_at.type),
-        )
+        .where(ORDERS.c.id.in_(ids), _TRAILS, distance == sa.bindparam("distance", type_=distance.type))
+        .values(updated_at=sa.bindparam("now", type_=ORDERS.c.updated_at.type))
+        .returning(ORDERS.c.id)
     )
 
 
-_DECISION_TYPES: dict[str, Any] = dict(
-    zip(
-        Decision._fields,
-        (sa.BigInteger(), sa.Double(), sa.Double(), sa.Double(), sa.DateTime(timezone=True)),
-        strict=True,
+def _move_stops(ids: sa.Select[Any]) -> sa.Update:
+    stop = ORDERS.c.stop_price
+    new = sa.bindparam("new", type_=stop.type)
+    tighter = sa.or_(
+        sa.and_(ORDERS.c.side == _literal(OrderSide.SELL), stop < new),
+        sa.and_(ORDERS.c.side == _literal(OrderSide.BUY), stop > new),
     )
-)
-_DECIDED = sa.func.unnest(
-    *(sa.bindparam(name, type_=postgresql.ARRAY(type_)) for name, type_ in _DECISION_TYPES.items())
-).table_valued(*(sa.column(name, type_) for name, type_ in _DECISION_TYPES.items()), name="decided")
+    return _of_ids(ids).where(tighter).values(stop_price=new)
 
-MOVE_STOP = _move_stop(
-    {
-        name: sa.bindparam(name, type_=ORDERS.c[column].type)
-        for name, column in zip(
-            Decision._fields, ("id", "stop_price", "trailing_amount", "stop_price", "triggered_at"), strict=True
-        )
-    }
-)
-"""Carries out one `Decision`. Parameters: its fields, and ``now``."""
 
-MOVE_STOPS = _move_stop(dict(_DECIDED.render_derived().c.items())).returning(ORDERS.c.id)
-"""Carries out many, on PostgreSQL, and returns the ids of those that still held. Parameters: a list for each field of
-`Decision`, and ``now``."""
+def _trigger_stops(ids: sa.Select[Any]) -> sa.Update:
+    return _of_ids(ids).values(triggered_at=sa.bindparam("triggered_at", type_=ORDERS.c.triggered_at.type))
+
+
+_IDS = sa.bindparam("ids", type_=sa.Text())
+_EACH_ID = {
+    "sqlite": sa.select(sa.func.json_each(_IDS).table_valued("value").c.value),
+    "postgresql": sa.select(
+        sa.cast(sa.func.json_array_elements_text(sa.cast(_IDS, postgresql.JSON)).column_valued(), sa.BigInteger())
+    ),
+}
+MOVE_STOPS = {dialect: _move_stops(ids) for dialect, ids in _EACH_ID.items()}
+"""By dialect: moves the stops of orders with one distance to one place, where that is tighter, and returns the ids of
+those it moved. Parameters: ``ids`` as JSON, ``distance``, ``new``, ``now``."""
+
+TRIGGER_STOPS = {dialect: _trigger_stops(ids) for dialect, ids in _EACH_ID.items()}
+"""By dialect: the same for orders that a price has triggered. Parameters: ``ids``, ``distance``, ``triggered_at``,
+``now``. (A stop that was tightened meanwhile is triggered by the same price.)"""
 
 
 # What the gateway's own list says -------------------------------------------------------------------------------------

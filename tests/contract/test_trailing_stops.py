@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
-from risk_store import InvalidValue, Order, OrderRepository, OrderSide, OrderState, OrderType, RiskStore, StoreBusy
+from risk_store import InvalidValue, Order, OrderRepository, OrderSide, OrderState, OrderType, RiskStore
 from risk_store.statements.orders import TRAILING_ORDERS
 from risk_store.trailing import TrailResult
 
@@ -179,21 +179,31 @@ def test_the_store_and_an_object_in_memory_agree_to_the_bit(
             assert stored.stop_price.hex() == in_memory.stop_price.hex()
 
 
-def test_a_thousand_stops_take_two_statements(orders: OrderRepository, sent: list[tuple[str, Any]]) -> None:
+def test_orders_of_one_distance_move_in_one_statement_wherever_they_were(
+    orders: OrderRepository, sent: list[tuple[str, Any]]
+) -> None:
     for id_ in range(1, 51):
-        orders.save(a_stop(id_))
+        orders.save(a_stop(id_, stop_price=20900.0 + id_))
     sent.clear()
-    assert len(orders.trail(MNQ, 21050.0).moves) == 50
+    result = orders.trail(MNQ, 21050.0)
+    assert result.moves == [(id_, 20900.0 + id_, 21040.0) for id_ in range(1, 51)]
     assert len(sent) == 2
     sent.clear()
     assert orders.trail(MNQ, 21050.0).moves == []
     assert len(sent) == 1
+    sent.clear()
+    assert orders.trail(MNQ, 21040.0).triggered == list(range(1, 51))
+    assert len(sent) == 2
+
+
+def test_a_stop_at_which_nothing_is_known_to_lie_yet_is_no_reason_to_stop(orders: OrderRepository) -> None:
+    assert orders.trail("CON.F.US.UNKNOWN", 1.0) == TrailResult([], [], [])
 
 
 def test_the_candidates_are_found_by_their_index(session: Session, sent: list[tuple[str, Any]]) -> None:
-    session.execute(TRAILING_ORDERS, {"contract": MNQ}).all()
-    sql, parameters = sent[-1]
     connection = session.connection()
+    session.execute(TRAILING_ORDERS[connection.dialect.name], {"contract": MNQ, "at": None}).all()
+    sql, parameters = sent[-1]
     if connection.dialect.name == "sqlite":
         plan = str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", parameters).all())
     else:
@@ -270,20 +280,3 @@ def test_a_stop_that_another_program_moved_meanwhile_is_not_moved_back(
         assert tx.orders.trail(MNQ, 21050.0).moves == []
         assert stops(tx.orders) == {123: 21045.0}
         assert tx.orders.trail(MNQ, 21060.0).moves == [(123, 21045.0, 21050.0)]
-
-
-@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
-def test_a_transaction_that_let_another_writer_in_is_told_to_begin_immediate(
-    orders: OrderRepository, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    orders.save(a_stop())
-    decide = OrderRepository._decide
-
-    def decide_slowly(self: OrderRepository, *arguments: Any) -> Any:
-        decided = decide(self, *arguments)
-        session.execute(sa.text("UPDATE orders SET stop_price = 21045.0"))
-        return decided
-
-    monkeypatch.setattr(OrderRepository, "_decide", decide_slowly)
-    with pytest.raises(StoreBusy, match="begin IMMEDIATE"):
-        orders.trail(MNQ, 21050.0)
