@@ -167,7 +167,7 @@ class OrderRepository(Repository):
     def _decide(
         self, contract_id: str, price: float, tick_size: float | None, at: datetime | None
     ) -> tuple[dict[tuple[float, float], dict[int, float]], dict[float, dict[int, float]], list[int]]:
-        """By (distance, new stop) the old stops of the orders that move; by distance those triggered; incomplete ones."""
+        """Old stops by order id: of moves by (distance, new stop), of triggers by distance; and incomplete orders."""
         moving: dict[tuple[float, float], dict[int, float]] = {}
         reached: dict[float, dict[int, float]] = {}
         incomplete: list[int] = []
