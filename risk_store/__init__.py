@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         InvalidValue,
         LegacyContradiction,
         NestedTransaction,
+        NotKnownYet,
         RiskStoreError,
         SchemaMismatch,
         StoreBusy,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from risk_store.interrupted import Interrupted
     from risk_store.models import (
         Base,
+        ClosedPosition,
         Contract,
         DailyPnl,
         EnforcementInFlight,
@@ -76,6 +78,7 @@ __all__ = [
     "InvalidValue",
     "LegacyContradiction",
     "NestedTransaction",
+    "NotKnownYet",
     "RiskStoreError",
     "SchemaMismatch",
     "StoreBusy",
@@ -85,6 +88,7 @@ __all__ = [
     "StoreUnavailable",
     "Interrupted",
     "Base",
+    "ClosedPosition",
     "Contract",
     "DailyPnl",
     "EnforcementInFlight",
@@ -122,6 +126,7 @@ _HOMES = {
         "InvalidValue",
         "LegacyContradiction",
         "NestedTransaction",
+        "NotKnownYet",
         "RiskStoreError",
         "SchemaMismatch",
         "StoreBusy",
@@ -134,6 +139,7 @@ _HOMES = {
     "recording": ("Limits",),
     "models": (
         "Base",
+        "ClosedPosition",
         "Contract",
         "DailyPnl",
         "EnforcementInFlight",

@@ -209,9 +209,10 @@ def _url_of_server(url: URL, purpose: Purpose) -> URL:
 
 
 def _server_settings(purpose: Purpose) -> dict[str, str]:
-    # The session's zone only shapes how instants travel; UTC keeps the years 1 and 9999 within Python's range.
+    # The session's zone only shapes how instants travel; UTC keeps the years 1 and 9999 within Python's range. Floats
+    # travel as text with psycopg: whole, whatever the database's owner has set. And text as what Python can hold.
     read_only = {"default_transaction_read_only": "on"} if purpose in ("read", "look") else {}
-    return {"timezone": "UTC", **read_only}
+    return {"timezone": "UTC", "extra_float_digits": "1", "client_encoding": "UTF8", **read_only}
 
 
 def _settings(url: URL, purpose: Purpose, pool_size: int) -> dict[str, Any]:
@@ -352,6 +353,8 @@ _SQLITE_ERRORS: dict[str, type[RiskStoreError]] = {
 }
 _POSTGRESQL_ERRORS: dict[str, type[RiskStoreError]] = {
     "55P03": StoreBusy,  # lock_not_available
+    "40P01": StoreBusy,  # deadlock_detected
+    "40001": StoreBusy,  # serialization_failure
     "57014": StoreBusy,  # query_canceled: a statement timeout
     "53100": StoreFull,  # disk_full
     "25006": StoreReadOnly,  # read_only_sql_transaction

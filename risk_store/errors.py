@@ -18,6 +18,7 @@ __all__ = [
     "InvalidValue",
     "LegacyContradiction",
     "NestedTransaction",
+    "NotKnownYet",
     "RiskStoreError",
     "SchemaMismatch",
     "StoreBusy",
@@ -74,6 +75,17 @@ class InvalidGatewayEvent(InvalidValue):
         self.payload = payload
 
 
+class NotKnownYet(InvalidGatewayEvent):
+    """An event of an order, a position or a trade that is not known, and that lacks what a row must have.
+
+    Nothing was written. Once the venue has told of it whole, the same event can be applied.
+    """
+
+    def __init__(self, kind: str, id: int, missing: Sequence[str], payload: Any) -> None:
+        expected = f"a value: {kind} {id} is not known yet, and this event lacks {', '.join(missing)}"
+        super().__init__(missing[0], None, expected, payload)
+
+
 class SchemaMismatch(RiskStoreError):
     """The database does not have the schema this release works with. ``status`` is the verdict."""
 
@@ -100,7 +112,7 @@ class StoreUnavailable(RiskStoreError):
 
 
 class StoreBusy(RiskStoreError):
-    """Another program writes to the database, or keeps a read of it open, and the time to wait for it is over."""
+    """Another program writes to the database, or keeps a read of it open, or two waited for each other. Try again."""
 
 
 class StoreFull(RiskStoreError):

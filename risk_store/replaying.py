@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby, islice
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy.exc import DataError
 
-from risk_store.errors import InvalidValue
+from risk_store.errors import InvalidValue, NotKnownYet, StoreBusy
 from risk_store.events import AccountUpdate, OrderUpdate, PositionUpdate, TradeUpdate, Update
 from risk_store.projectx import parse
 from risk_store.repositories import Transaction
@@ -23,7 +23,10 @@ from risk_store.store import RiskStore
 
 __all__ = ["Refused", "ReplaySummary", "apply", "replay"]
 
+T = TypeVar("T")
+
 BATCH = 500  # lines in one transaction
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +95,9 @@ def replay(store: RiskStore, lines: Iterable[str], refuse: Callable[[Refused], N
     """Brings the events of `lines` into `store`, in their order, 500 lines a transaction. Returns what was read.
 
     A line is a payload as :func:`risk_store.projectx.parse` takes it, or an object that has it as ``payload``, as
-    recordings often do. Empty lines are none. `refuse` is called with each line that cannot be used, when that is
-    final: what is no JSON, no event, or lacks what its order needs. All of such a line is left out, and nothing else.
+    recordings often do. Empty lines are none. A line about something that is not known yet is tried again after the
+    last one. `refuse` is called with each line that cannot be used, when that is final: what is no JSON, no event, or
+    lacks what its order needs. All of such a line is left out, and nothing else.
 
     Raises what the store raises when it cannot be written; the lines of the transactions before are in it then.
 
@@ -107,25 +111,55 @@ def replay(store: RiskStore, lines: Iterable[str], refuse: Callable[[Refused], N
     (1, [(2, 'not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)')])
     """
     summary = ReplaySummary()
-    numbered = ((number, line.strip()) for number, line in enumerate(lines, 1))
-    filled = ((number, line) for number, line in numbered if line)
+    filled = ((number, text) for number, line in enumerate(lines, 1) if (text := line.strip()))
+    early: list[tuple[int, str]] = []
     while batch := list(islice(filled, BATCH)):
-        refused: list[Refused] = []
-        readable = list(_readable(batch, refused))
+        summary.lines += len(batch)
+        _replay_batch(store, batch, summary, refuse, early)
+    while early:
+        again, early = early, []
+        for start in range(0, len(again), BATCH):
+            _replay_batch(store, again[start : start + BATCH], summary, refuse, early)
+        if len(early) == len(again):
+            _replay_batch(store, early, summary, refuse, None)
+            break
+    return summary
+
+
+def _replay_batch(
+    store: RiskStore,
+    batch: Sequence[tuple[int, str]],
+    summary: ReplaySummary,
+    refuse: Callable[[Refused], None],
+    early: list[tuple[int, str]] | None,
+) -> None:
+    """One transaction. Lines about something that is not known go to `early`, if that is given, and are not refused."""
+    refused: list[Refused] = []
+    readable = list(_readable(batch, refused))
+    try:
+        _write(store, lambda tx: apply(tx, [update for line in readable for update in line.updates]))
+        written = readable
+    except (InvalidValue, DataError):
+        # Once more, to find out which.
+        written = _write(store, lambda tx: list(_one_by_one(tx, readable, refused, early)))
+    for line in written:
+        for update in line.updates:
+            summary.count(update)
+    summary.refused += len(refused)
+    for refusal in sorted(refused, key=attrgetter("line")):
+        refuse(refusal)
+
+
+def _write(store: RiskStore, work: Callable[[Transaction], T]) -> T:
+    """One transaction; a few times, where another writer is in its way."""
+    for left in reversed(range(_ATTEMPTS)):
         try:
             with store.begin() as tx:
-                apply(tx, [update for line in readable for update in line.updates])
-        except (InvalidValue, DataError):
-            with store.begin() as tx:  # once more, to find out which
-                readable = list(_one_by_one(tx, readable, refused))
-        summary.lines += len(batch)
-        summary.refused += len(refused)
-        for line in readable:
-            for update in line.updates:
-                summary.count(update)
-        for refusal in sorted(refused, key=attrgetter("line")):
-            refuse(refusal)
-    return summary
+                return work(tx)
+        except StoreBusy:
+            if not left:
+                raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 def apply(tx: Transaction, updates: Iterable[Update]) -> None:
@@ -151,14 +185,19 @@ def _readable(batch: Sequence[tuple[int, str]], refused: list[Refused]) -> Itera
             refused.append(Refused(number, f"not JSON: {error}", text))
 
 
-def _one_by_one(tx: Transaction, lines: Sequence[_Line], refused: list[Refused]) -> Iterator[_Line]:
+def _one_by_one(
+    tx: Transaction, lines: Sequence[_Line], refused: list[Refused], early: list[tuple[int, str]] | None
+) -> Iterator[_Line]:
     """Each line on its own, all of it or nothing, in the one transaction."""
     for line in lines:
         try:
             with tx.session.begin_nested():
                 apply(tx, line.updates)
         except InvalidValue as error:
-            refused.append(Refused(line.number, str(error), line.text))
+            if isinstance(error, NotKnownYet) and early is not None:
+                early.append((line.number, line.text))
+            else:
+                refused.append(Refused(line.number, str(error), line.text))
         except DataError as error:
             refused.append(Refused(line.number, str(error.orig).partition("\n")[0], line.text))
         else:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import sys
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -27,6 +27,8 @@ _ON_TICK = 1e-6
 _DECIMALS = 9
 _NO_FRACTION = 2.0**53  # from here on every float is a whole number, or infinite
 _STEP = Decimal(1).scaleb(-_DECIMALS)
+_NOISE = _STEP.scaleb(-6)
+_EXACT = Context(prec=60)  # an application's own context may be coarse
 
 
 def finite_price(field: str, value: Any) -> float:
@@ -117,8 +119,8 @@ def trail(side: OrderSide, stop: float, distance: float, price: float, tick_size
     """Where the stop of a trailing order is after `price`, and whether that price triggered it.
 
     Triggered is tested first, against the stop as it was: a SELL stop at a price at or below it, a BUY stop at one at
-    or above it. All values are finite floats in price units; `distance` and `tick_size` are greater than 0. Raises
-    nothing of its own: the callers check the values.
+    or above it. All values are finite floats in price units; `distance` and `tick_size` are greater than 0: the callers
+    check that. Raises :class:`~risk_store.errors.InvalidValue` for a side that is none, as an old row may have.
 
     The specification's example (DB-SCHEMA-003), entered at 21000 with the stop 10 below:
 
@@ -127,7 +129,7 @@ def trail(side: OrderSide, stop: float, distance: float, price: float, tick_size
     >>> trail(OrderSide.SELL, 21090.0, 10.0, 21090.0).triggered
     True
     """
-    selling = side == OrderSide.SELL
+    selling = _is_sell(side)
     now, held = in_ticks(price, tick_size), in_ticks(stop, tick_size)
     if now <= held if selling else now >= held:
         return Trailed(stop, stop, True)
@@ -147,7 +149,13 @@ def stop_behind(side: OrderSide, distance: float, price: float, tick_size: float
     >>> stop_behind(OrderSide.BUY, 10.0, -37.63)
     -27.63
     """
-    return _price_of(_ticks_behind(side == OrderSide.SELL, distance, price, tick_size), tick_size)
+    return _price_of(_ticks_behind(_is_sell(side), distance, price, tick_size), tick_size)
+
+
+def _is_sell(side: OrderSide) -> bool:
+    if side not in (OrderSide.BUY, OrderSide.SELL):
+        raise InvalidValue("side", side, "BUY 0 or SELL 1")
+    return side == OrderSide.SELL
 
 
 @lru_cache(maxsize=1024)  # the orders of a contract share one price and few distances
@@ -160,10 +168,11 @@ def _ticks_behind(below: bool, distance: float, price: float, tick_size: float |
             return ticks
         return math.floor(ticks) if below else math.ceil(ticks)
     # In decimals, since a float's noise would be rounded a whole step away: 21050.1 − 10 is 21040.1.
-    exact = Decimal(repr(price)) + sign * Decimal(repr(distance))
+    exact = (_EXACT.subtract if below else _EXACT.add)(Decimal(repr(price)), Decimal(repr(distance)))
     if exact.adjusted() >= sys.float_info.dig:  # so large that a float has no decimals
         return price + sign * distance
-    return float(exact.quantize(_STEP, ROUND_FLOOR if below else ROUND_CEILING))
+    exact = exact.quantize(_NOISE, context=_EXACT)  # a millionth of a step, as with ticks: 0.1 + 0.2 is 0.3
+    return float(exact.quantize(_STEP, ROUND_FLOOR if below else ROUND_CEILING, _EXACT))
 
 
 def _price_of(ticks: float, tick_size: float | None) -> float:

@@ -303,7 +303,7 @@ def test_adopting_a_v1_file_keeps_every_row_and_column(v1_file: Path) -> None:
     upgrade(url_of(v1_file))
     after = rows_of(v1_file)
     assert restricted(after, before) == sorted_rows(before)
-    assert set(after) - set(before) == {VERSION_TABLE, "enforcement_in_flight"}
+    assert set(after) - set(before) == {VERSION_TABLE, "enforcement_in_flight", "closed_positions"}
     added = {table: set(after[table][0]) - set(rows[0]) for table, rows in before.items() if rows}
     expected: dict[str, set[str]] = {}
     for table, column, *_ in _added(*REVISIONS):
@@ -556,7 +556,7 @@ def test_a_downgrade_refuses_to_lose_values_and_names_them_all(alembic_engine: s
     schema_before = schema_at(empty_url)
     command.upgrade(config, "head")
     schema = schema_at(empty_url)
-    _execute(alembic_engine, *FIRST_ROWS, IN_FLIGHT)
+    _execute(alembic_engine, *FIRST_ROWS, IN_FLIGHT, CLOSED)
     lost = list(_added(*REVISIONS))
     _execute(alembic_engine, *(f"UPDATE {table} SET {column} = {value}" for table, column, value, _ in lost))
     # Each revision speaks for what it added, the newest first: whoever has cleared that is told of the next.
@@ -564,7 +564,7 @@ def test_a_downgrade_refuses_to_lose_values_and_names_them_all(alembic_engine: s
         lost = list(_added(revision))
         if not lost:
             continue
-        tables = ["enforcement_in_flight"] if revision == "0003" else []
+        tables = {"0003": ["enforcement_in_flight"], "0004": ["closed_positions"]}[revision]
         with pytest.raises(CommandError, match=f"a downgrade below {revision} would lose values") as refused:
             command.downgrade(config, "0002")
         named = re.findall(r"(\w+(?:\.\w+)?) \(1 rows\)", str(refused.value))
@@ -610,6 +610,9 @@ FIRST_POSITION = """
     VALUES (1, 1, 'X', 1, 1, 5.5, '2025-10-21 17:00:00')
 """
 FIRST_ROWS = [FIRST_ORDER, FIRST_LOG, FIRST_TRADE, FIRST_DAY, FIRST_POSITION]
+CLOSED = """
+    INSERT INTO closed_positions (id, account_id, contract_id, closed_at) VALUES (1, 1, 'X', '2025-10-21 14:00:00')
+"""
 IN_FLIGHT = """
     INSERT INTO enforcement_in_flight (account_id, enforcement_id, rule_id, action, reason, started_at, host, pid)
     VALUES (1, 'e', 'R', 'A', 'r', '2025-10-21 17:00:00', 'h', 1)

@@ -28,6 +28,7 @@ from risk_store.engines import open_engine, parse_url
 from risk_store.errors import InvalidValue, shown
 from risk_store.models import (
     Base,
+    ClosedPosition,
     Contract,
     DailyPnl,
     EnforcementInFlight,
@@ -564,6 +565,7 @@ def test_every_model_survives_the_database_and_a_dictionary(engine: sa.Engine) -
         ),
         Trade(account_id=1, timestamp=FIVE, contract_id="X", side=OrderSide.BUY, size=1, price=-37.63, fees=0.37),
         Contract(contract_id="X", tick_size=0.25, tick_value=0.5, symbol_id="F.US.MNQ"),
+        ClosedPosition(id=1, account_id=2, contract_id="X", created_at=FIVE, closed_at=FIVE),
         ResetSchedule(
             account_id=1,
             last_reset_date=date(2025, 10, 20),

@@ -188,14 +188,22 @@ def test_a_tag_that_no_json_can_carry_is_refused(tag: str) -> None:
         ({"limit_price": None, "type": OrderType.LIMIT}, "limit_price"),
         ({"trailing_amount": None}, "trailing_amount"),
         ({"trailing_amount": -1.0}, "trailing_amount"),
+        ({"stop_price": "about 20990"}, "stop_price"),
+        ({"trailing_amount": "ten"}, "trailing_amount"),
         ({"contract_id": ""}, "contract_id"),
     ],
 )
-def test_an_odd_row_that_was_loaded_is_refused_by_name(changes: dict[str, Any], field: str) -> None:
+@pytest.mark.parametrize("request_of", BOTH)
+def test_an_odd_row_that_was_loaded_is_refused_by_name(
+    request_of: Request, changes: dict[str, Any], field: str
+) -> None:
     """Loading validates nothing: what is sent is checked here."""
     order = Order.from_dict(an_order().to_dict() | {"stop_price": 1.0} | changes)
+    if field == "contract_id" and request_of is to_modify_request:
+        assert "contractId" not in to_modify_request(order, price=21000.0)
+        return
     with pytest.raises(InvalidValue) as caught:
-        to_place_request(order, price=21000.0)
+        request_of(order, price=21000.0)
     assert caught.value.field == field
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal, localcontext
 from fractions import Fraction
 from typing import Any
 
@@ -146,7 +146,13 @@ def test_without_a_tick_a_stop_has_nine_decimals_rounded_away_from_the_price(pri
     exact = Decimal(repr(price)) - Decimal(repr(distance))
     stop = stop_behind(SELL, distance, price)
     assert round(stop, 9) == stop
-    assert Decimal(0) <= exact - Decimal(repr(stop)) < Decimal("0.000000001")
+    assert Decimal("-1e-15") <= exact - Decimal(repr(stop)) <= Decimal("0.000000001")
+
+
+def test_without_a_tick_the_noise_of_a_sum_is_not_rounded_a_whole_step_away() -> None:
+    assert 0.1 + 0.2 > 0.3
+    assert stop_behind(BUY, 0.1, 0.1 + 0.2) == 0.4
+    assert stop_behind(SELL, 0.1 + 0.2, 1.0) == 0.7
 
 
 @pytest.mark.parametrize("tick", [Fraction(text) for text in ("0.01", "0.1", "0.25", "1/64", "1/256", "0.0000005")])
@@ -228,8 +234,32 @@ def test_an_order_that_cannot_trail_says_what_it_lacks() -> None:
 
 
 @pytest.mark.parametrize(
+    ("odd", "field"),
+    [
+        ({"side": 2}, "side"),  # v1's other vocabulary for SELL
+        ({"stop_price": "about 20990"}, "stop_price"),
+        ({"trailing_amount": "ten"}, "trailing_amount"),
+        ({"trailing_amount": math.inf}, "trailing_amount"),
+        ({"trailing_amount": 0.0}, "trailing_amount"),
+    ],
+)
+def test_an_odd_row_is_refused_by_name_and_never_taken_for_the_other_side(odd: dict[str, Any], field: str) -> None:
+    order = Order.from_dict(a_stop().to_dict() | odd)
+    with pytest.raises(InvalidValue) as caught:
+        order.trail(21050.0)
+    assert caught.value.field == field
+
+
+def test_an_applications_own_decimal_context_changes_nothing() -> None:
+    stop_behind.__globals__["_ticks_behind"].cache_clear()
+    with localcontext(prec=6, rounding=ROUND_UP):
+        assert stop_behind(SELL, 10.0, 29423.27) == 29413.27
+
+
+@pytest.mark.parametrize(
     ("arguments", "field"),
     [
+        ({"price": 1.0, "at": "noon"}, "at"),
         ({"price": math.nan}, "price"),
         ({"price": "21000"}, "price"),
         ({"price": 1.0, "tick_size": 0}, "tick_size"),

@@ -377,26 +377,26 @@ def replay(
 ) -> None:
     """Bring a recorded day of the gateway into a store.
 
-    Orders, positions, trades. Lines that cannot be used are written, with the reason, to FILE.rejected.jsonl, which is
-    made anew by each run; corrected there, they can be replayed. Running it twice changes nothing.
+    Orders, positions, trades. Lines that cannot be used are written, with the reason, to FILE.rejected.jsonl, which
+    each run makes anew; corrected in a copy, they can be replayed. Running it twice changes nothing.
     """
     from risk_store.replaying import replay as replay_lines
     from risk_store.store import RiskStore
 
     if rejected is None and file == "-":
         raise failures.UsageError("--rejected FILE: standard input has no name that refused lines could be kept by")
-    kept = files.Rejected(rejected or f"{file}.rejected.jsonl")
+    kept = files.Rejected(file, rejected)
     with RiskStore(_database(url)) as store, progress.shown() as tell, files.lines_of(file, tell) as lines, kept:
         summary = replay_lines(store, lines, lambda refused: kept.write(refused.to_dict()))
     if json:
-        render.print_json(summary.to_dict() | {"rejected": kept.name if summary.refused else None})
+        render.print_json(summary.to_dict() | {"rejected": str(kept.path) if summary.refused else None})
     else:
         render.say(
             f"{summary.lines:,} lines: {summary.orders:,} order, {summary.positions:,} position, "
             f"{summary.trades:,} trade and {summary.accounts:,} account events; {summary.refused:,} refused"
         )
         if summary.refused:
-            render.say(f"refused lines, with reasons: {kept.name}")
+            render.say(f"refused lines, with reasons: {kept.path}")
     if summary.refused:
         raise typer.Exit(failures.FAILURE)
 

@@ -37,25 +37,31 @@ def _lines(opened: IO[bytes], what: str, total: int, tell: Callable[[str, int, i
 class Rejected:
     """A file of what could not be used, one JSON object a line. Made with the first; without any there is none.
 
-    What an earlier run left under the name goes when this run ends well without one of its own.
+    By default it stands beside the file that is read, `FILE.rejected.jsonl`, and what an earlier run left there goes. A
+    name that was given must not be that of a file that is there: it could be anything.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, read: str, given: str | None) -> None:
+        self.path = Path(given or f"{read}.rejected.jsonl")
+        self._is_ours = given is None
         self._file: IO[str] | None = None
 
     def __enter__(self) -> Rejected:
+        if not self._is_ours and self.path.is_file():
+            raise FileExistsError(f"{self.path} is there already, and would be overwritten: give another name")
+        if self.path.is_dir() or not os.access(self.path.parent, os.W_OK):
+            raise PermissionError(f"{self.path}: refused lines could not be written there (--rejected FILE)")
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         if self._file is not None:
             self._file.close()
-        elif kind is None:
-            Path(self.name).unlink(missing_ok=True)
+        elif kind is None and self._is_ours and self.path.is_file():
+            self.path.unlink()
 
     def write(self, values: Mapping[str, Any]) -> None:
-        """One line more, on the disk before the next one is read."""
+        """One line more."""
         if self._file is None:
-            self._file = open(self.name, "w", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
+            self._file = self.path.open("w", encoding="utf-8")
         self._file.write(json.dumps(values) + "\n")
-        self._file.flush()
+        self._file.flush()  # killed, the lines refused so far are there

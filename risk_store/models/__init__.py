@@ -4,11 +4,20 @@ from risk_store.columns import CheckedType
 from risk_store.models.base import Base
 from risk_store.models.enforcement import EnforcementInFlight, EnforcementLog
 from risk_store.models.lockout import Lockout
-from risk_store.models.mirror import Contract, DailyPnl, Position, ResetSchedule, SessionState, Trade
+from risk_store.models.mirror import (
+    ClosedPosition,
+    Contract,
+    DailyPnl,
+    Position,
+    ResetSchedule,
+    SessionState,
+    Trade,
+)
 from risk_store.models.order import Order
 
 __all__ = [
     "Base",
+    "ClosedPosition",
     "Contract",
     "DailyPnl",
     "EnforcementInFlight",

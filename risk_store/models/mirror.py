@@ -24,7 +24,7 @@ from risk_store.models.base import (
     utc_now,
 )
 
-__all__ = ["Contract", "DailyPnl", "Position", "ResetSchedule", "SessionState", "Trade"]
+__all__ = ["ClosedPosition", "Contract", "DailyPnl", "Position", "ResetSchedule", "SessionState", "Trade"]
 
 
 class Position(Base, kw_only=True):
@@ -47,6 +47,21 @@ class Position(Base, kw_only=True):
     """When the venue last mentioned the position to us."""
     unconfirmed_since: Mapped[Instant | None] = mapped_column(default=None)
     """Since when the venue's own list of open positions lacks it. Absence is not a state: it may still be open."""
+
+
+class ClosedPosition(Base, kw_only=True):
+    """A position that the venue has closed: what tells late news of it from news. In a table of its own, since whatever
+    reads `positions`, a v1 daemon too, takes each row for an open one. Goes when the contract has a later position."""
+
+    __tablename__ = "closed_positions"
+
+    id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
+    account_id: Mapped[Id]
+    contract_id: Mapped[Identifier]
+    created_at: Mapped[Instant | None] = mapped_column(default=None)
+    """When the position began, by the venue's clock, if the venue has said so."""
+    closed_at: Mapped[Instant]
+    """When its end was told to us; our clock."""
 
 
 class Trade(Base, kw_only=True):
@@ -136,6 +151,7 @@ class ResetSchedule(Base, kw_only=True):
 # The indexes of v1, by v1's names.
 sa.Index("idx_positions_account", Position.account_id)
 sa.Index("idx_positions_contract", Position.contract_id)
+sa.Index("ix_closed_positions_account_id_contract_id", ClosedPosition.account_id, ClosedPosition.contract_id)
 sa.Index("idx_trade_history_account_time", Trade.account_id, Trade.timestamp.desc())
 sa.Index("idx_trade_history_timestamp", Trade.timestamp)
 sa.Index("uq_trade_history_venue_trade_id", Trade.venue_trade_id, unique=True)

@@ -160,13 +160,13 @@ class Order(Base, kw_only=True):
         if self.type != OrderType.TRAILING_STOP:
             raise InvalidValue("type", self.type, "TRAILING_STOP, the only type that trails")
         price, tick_size = check_market(price, tick_size)
+        for field in ("stop_price", "trailing_amount"):
+            if getattr(self, field) is not None:  # a loaded row may hold anything
+                finite_price(field, getattr(self, field))
         self._check_prices_of_type()
-        stop, distance = (
-            finite_price("stop_price", self.stop_price),
-            finite_price("trailing_amount", self.trailing_amount),
-        )
+        stop, distance = float(self.stop_price or 0), float(self.trailing_amount or 0)
         seen = utc_now() if at is None else at
-        if seen.utcoffset() is None:
+        if not isinstance(seen, datetime) or seen.utcoffset() is None:
             raise InvalidValue("at", at, "an instant with a time zone, such as datetime.now(UTC)")
         is_later = at is not None and isinstance(self.created_at, datetime) and self.created_at > at
         if self.state not in TRAILING_STATES or self.triggered_at is not None or is_later:

@@ -205,6 +205,14 @@ def _finite(value: object) -> float:
     return number
 
 
+def _money(value: object) -> float:
+    """Bounded, since amounts are added up: one of 1e308 would leave the day at infinity for good."""
+    amount = _finite(value)
+    if abs(amount) > 1e12:
+        raise ValueError
+    return amount
+
+
 def _instant(value: str) -> datetime:
     """``fromisoformat`` cuts the gateway's seventh digit, so that stream and REST agree on an instant.
 
@@ -246,7 +254,7 @@ _Price = Annotated[float, _wire("a finite number of price units", _finite)]
 _Distance = Annotated[
     float | None, _wire("a finite distance in price units", lambda value: abs(_finite(value)) or None)
 ]
-_Money = Annotated[float, _wire("a finite amount of money", _finite)]
+_Money = Annotated[float, _wire("an amount of money within ±1,000,000,000,000", _money)]
 _Instant = Annotated[datetime, _wire("an ISO 8601 instant with Z or an offset, 2026-08-19T20:49:25Z", _instant)]
 _Flag = Annotated[bool, _wire("true or false", _flag)]
 _Text = Annotated[str, _wire("text", _text)]

@@ -40,15 +40,14 @@ def to_place_request(order: Order, price: float | None = None, tick_size: float 
     if order.type not in PLACEABLE_TYPES:
         known = ", ".join(f"{stored.name} (the gateway's {wire})" for stored, wire in PLACEABLE_TYPES.items())
         raise InvalidValue("type", order.type, f"a type that can be placed: {known}")
-    if order.side not in WIRE_SIDES:
-        raise InvalidValue("side", order.side, "BUY or SELL")
+    prices = _request_prices(order, price, tick_size)
     request = {
         "accountId": _request_int("account_id", order.account_id),
         "contractId": _request_text("contract_id", order.contract_id),
         "type": PLACEABLE_TYPES[order.type],
         "side": WIRE_SIDES[order.side],
         "size": _request_int("size", order.size),
-        **_request_prices(order, price, tick_size),
+        **prices,
     }
     if order.custom_tag is not None:
         request["customTag"] = _request_text("custom_tag", order.custom_tag)
@@ -76,7 +75,7 @@ def to_modify_request(order: Order, price: float | None = None, tick_size: float
         raise InvalidValue("state", order.state, "that of a working order: this one is done")
     return {
         "accountId": _request_int("account_id", order.account_id),
-        "orderId": order.id,
+        "orderId": _request_int("id", order.id, 2**63),
         "size": _request_int("size", order.size),
         **_request_prices(order, price, tick_size),
     }
@@ -97,6 +96,8 @@ def _request_prices(order: Order, price: float | None, tick_size: float | None) 
     """The price keys that an order of this type has, checked."""
     if order.type not in _PRICES_OF_TYPE:
         raise InvalidValue("type", order.type, "an order type")
+    if order.side not in WIRE_SIDES:
+        raise InvalidValue("side", order.side, "BUY or SELL")
     if tick_size is not None:
         _, tick_size = check_market(0.0, tick_size)
     if price is not None:
@@ -108,7 +109,7 @@ def _request_prices(order: Order, price: float | None, tick_size: float | None) 
             raise InvalidValue(field, value, f"a multiple of the tick size, {tick_size:.10g}")
         prices[_KEYS[field]] = value
     if order.stop_price is not None and price is not None and order.type in _STOPS:
-        _check_side("stop_price", order, order.stop_price, price)
+        _check_side("stop_price", order, finite_price("stop_price", order.stop_price), price)
     if order.type is OrderType.TRAILING_STOP:
         prices["trailPrice"] = _trail_price(order, price, tick_size)
     return prices
@@ -139,10 +140,10 @@ def _check_side(field: str, order: Order, stop: float, price: float) -> None:
         raise InvalidValue(field, stop, expected)
 
 
-def _request_int(field: str, value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**31:
+def _request_int(field: str, value: object, end: int = 2**31) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value < end:
         return int(value)
-    raise InvalidValue(field, value, f"a whole number from 1 to {2**31 - 1}, as the gateway has it")
+    raise InvalidValue(field, value, f"a whole number from 1 to {end - 1}, as the gateway has it")
 
 
 def _request_text(field: str, value: object) -> str:

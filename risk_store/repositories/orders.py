@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from risk_store.codes import TRAILING_STATES, OrderSide
-from risk_store.errors import InvalidGatewayEvent, InvalidValue
+from risk_store.errors import InvalidValue, NotKnownYet, StoreBusy
 from risk_store.events import OrderUpdate
 from risk_store.models import Order
 from risk_store.repositories.base import FRESH, Repository
 from risk_store.repositories.reconciling import Reconciled, compare, of_account
 from risk_store.statements import arguments
 from risk_store.statements import orders as statements
+from risk_store.statements.ids import as_parameter
 from risk_store.trailing import StopMove, TrailResult, check_market, trail
 
 __all__ = ["OrderRepository"]
@@ -94,18 +97,20 @@ class OrderRepository(Repository):
         falls. The same update twice is one. The stop of a trailing order is not loosened by an update that lags behind
         ours: `stop_price` stays, `venue_stop_price` is what the venue said.
 
-        An order that is not known yet is inserted. Raises :class:`~risk_store.errors.InvalidGatewayEvent`, and writes
-        nothing, where the update then lacks what a row must have; :class:`~risk_store.errors.InvalidValue` for what is
-        no OrderUpdate and for a value that its column cannot keep.
+        An order that is not known yet is inserted. Raises :class:`~risk_store.errors.NotKnownYet`, and writes nothing,
+        where the update then lacks what a row must have; :class:`~risk_store.errors.InvalidValue` for what is no
+        OrderUpdate and for a value that its column cannot keep.
         """
         return self._apply([_order_update(update)]) > 0
 
     def apply_many(self, updates: Iterable[OrderUpdate]) -> None:
-        """Mirrors many updates, in their order: each as :meth:`apply` would, at a fraction of its cost.
+        """Mirrors many updates, those of one order in their order: as :meth:`apply` would, at a fraction of its cost.
 
         Raises what :meth:`apply` raises. What stood before the refused update is then written already: roll back.
         """
-        for _, run in groupby(map(_order_update, updates), key=_is_complete):
+        # By id: of two that write many orders in another order each would wait for the other.
+        by_id = sorted(map(_order_update, updates), key=attrgetter("id"))
+        for _, run in groupby(by_id, key=_is_complete):
             self._apply(list(run))
 
     def _apply(self, run: Sequence[OrderUpdate]) -> int:
@@ -123,13 +128,11 @@ class OrderRepository(Repository):
         return int(result.rowcount)
 
     def _check_known(self, updates: Sequence[OrderUpdate]) -> None:
-        ids = {update.id for update in updates}
-        known = set(self._session.scalars(statements.KNOWN_ORDERS, {"orders": list(ids)}))
+        ids = {"ids": as_parameter({update.id for update in updates})}
+        known = set(self._session.scalars(self._of_dialect(statements.KNOWN_ORDERS, Order), ids))
         for update in updates:
             if update.id not in known:
-                missing = [name for name in statements.REQUIRED if getattr(update, name) is None]
-                expected = f"a value: order {update.id} is not known yet, and this event lacks {', '.join(missing)}"
-                raise InvalidGatewayEvent(missing[0], None, expected, asdict(update))
+                raise _not_known_yet(update)
 
     def trail(
         self, contract_id: str, price: float, tick_size: float | None = None, at: datetime | None = None
@@ -149,9 +152,9 @@ class OrderRepository(Repository):
         seen = None if at is None else arguments.instant("at", at)
         moves: list[StopMove] = []
         triggered: list[int] = []
-        settled = False
-        while not settled:  # once, unless another program changes one of the orders between reading and writing
+        for _ in range(_ATTEMPTS):  # once, unless another program changes one of the orders between reading and locking
             moving, reached, incomplete = self._decide(contract_id, price, tick_size, seen)
+            self._lock({id_ for group in (*moving.values(), *reached.values()) for id_ in group})
             settled = True
             for (distance, new), old in moving.items():
                 ids = self._write_stops(statements.MOVE_STOPS, old, distance=distance, new=new)
@@ -159,10 +162,12 @@ class OrderRepository(Repository):
                 settled &= len(ids) == len(old)
             for distance, old in reached.items():
                 at = seen or self._clock()
-                ids = self._write_stops(statements.TRIGGER_STOPS, old, distance=distance, triggered_at=at)
+                ids = self._write_stops(statements.TRIGGER_STOPS, old, distance=distance, triggered=at)
                 triggered += ids
                 settled &= len(ids) == len(old)
-        return TrailResult(sorted(moves), sorted(triggered), sorted(incomplete))
+            if settled:
+                return TrailResult(sorted(moves), sorted(triggered), sorted(incomplete))
+        raise StoreBusy
 
     def _decide(
         self, contract_id: str, price: float, tick_size: float | None, at: datetime | None
@@ -173,8 +178,7 @@ class OrderRepository(Repository):
         incomplete: list[int] = []
         trailing = self._of_dialect(statements.TRAILING_ORDERS, Order)
         for side, stop, distance, ids in self._session.execute(trailing, {"contract": contract_id, "at": at}):
-            # An old row may hold anything: text, a distance of 0.
-            if type(stop) is not float or type(distance) is not float or not distance > 0 or side not in _SIDES:
+            if not _can_trail(side, stop, distance):
                 incomplete += json.loads(ids)
                 continue
             _, new, is_triggered = trail(side, stop, distance, price, tick_size)
@@ -185,32 +189,43 @@ class OrderRepository(Repository):
 
     def _write_stops(self, statement: Mapping[str, Any], old: Mapping[int, float], **values: Any) -> Sequence[int]:
         """The ids of the orders for which what was decided still held when it was written."""
-        parameters = {"ids": json.dumps(list(old)), "now": self._clock(), **values}
+        parameters = {"ids": as_parameter(old), "now": self._clock(), **values}
         return self._session.scalars(self._of_dialect(statement, Order), parameters).all()
+
+    def _lock(self, ids: Collection[int]) -> None:
+        """On a server: the orders' locks in the order of their ids, which everything here that writes many takes."""
+        if ids and self._session.get_bind(Order).dialect.name == "postgresql":
+            self._session.execute(statements.LOCK_ORDERS["postgresql"], {"ids": as_parameter(ids)})
 
     def reconcile(self, account_id: int, rows: Iterable[OrderUpdate], asked_at: datetime) -> Reconciled:
         """Compares an account's working orders with the gateway's own list of open ones, and tells what differs.
 
         `rows` are the updates that :func:`risk_store.projectx.parse` makes of the answer to /api/Order/searchOpen;
         `asked_at` is when it was asked for. What is listed is applied as by :meth:`apply`. Orders of which an event
-        came since `asked_at`, or that were made since, are left alone. An ACTIVE order that is not listed gets
-        unconfirmed_since, and nothing else: the list may lag, and it hides suspended and pending orders, which stay
-        as they are. A later event, or a list that has it, confirms it again.
+        told something new since `asked_at`, or that were made since, are left alone. An ACTIVE order that is not
+        listed gets unconfirmed_since, and nothing else: the list may lag, and it hides suspended and pending orders,
+        which stay as they are. A later event, or a list that has it, confirms it again.
 
-        Raises :class:`~risk_store.errors.InvalidValue` for a row that is no OrderUpdate or of another account, before
-        anything is written, and what :meth:`apply` raises.
+        Raises, before anything is written, :class:`~risk_store.errors.InvalidValue` for a row that is no OrderUpdate or
+        of another account, and :class:`~risk_store.errors.NotKnownYet`.
         """
         account_id = arguments.account(account_id)
         asked_at = arguments.instant("asked_at", asked_at)
         listed = of_account(account_id, rows, OrderUpdate)
-        asked = {"account": account_id, "orders": [update.id for update in listed]}
-        found = self._session.scalars(statements.LISTED_ORDERS, asked, execution_options=FRESH)
-        here = {order.id: order for order in found}
+        asked = {"account": account_id, "ids": as_parameter(update.id for update in listed)}
+        listing = self._of_dialect(statements.LISTED_ORDERS, Order)
+        here = {order.id: order for order in self._session.scalars(listing, asked, execution_options=FRESH)}
         result, theirs = compare(here, listed, asked_at, _COMPARED, lambda order: order.state in TRAILING_STATES)
+        for update in theirs:
+            if update.id not in here and not _is_complete(update):
+                raise _not_known_yet(update)
+        self._lock(here.keys())
         self.apply_many(theirs)
         marks = {"now": self._clock(), "asked": asked_at}
-        self._session.execute(statements.CONFIRM_ORDERS, marks | {"ids": [update.id for update in theirs]})
-        self._session.execute(statements.MARK_UNCONFIRMED_ORDERS, marks | {"ids": result.unknown_there})
+        confirm = self._of_dialect(statements.CONFIRM_ORDERS, Order)
+        self._session.execute(confirm, marks | {"ids": as_parameter(update.id for update in theirs)})
+        mark = self._of_dialect(statements.MARK_UNCONFIRMED_ORDERS, Order)
+        self._session.execute(mark, marks | {"ids": as_parameter(result.unknown_there)})
         return result
 
     def working(self, account_id: int | None = None, contract_id: str | None = None) -> list[Order]:
@@ -223,7 +238,23 @@ class OrderRepository(Repository):
         return self._telling(lambda: list(self._session.scalars(working, execution_options=FRESH)))
 
 
-_SIDES = frozenset(OrderSide)
+_ATTEMPTS = 100
+
+
+def _can_trail(side: Any, stop: Any, distance: Any) -> bool:
+    """Whether the figures of a row, as stored, are those of a trailing stop: an old row may hold anything."""
+    return (
+        type(stop) is float
+        and type(distance) is float
+        and math.isfinite(stop)
+        and 0 < distance < math.inf
+        and side in (OrderSide.BUY, OrderSide.SELL)
+    )
+
+
+def _not_known_yet(update: OrderUpdate) -> NotKnownYet:
+    missing = [name for name in statements.REQUIRED if getattr(update, name) is None]
+    return NotKnownYet("order", update.id, missing, asdict(update))
 
 
 def _order_update(update: OrderUpdate) -> OrderUpdate:
@@ -251,7 +282,6 @@ def _as_new_row(update: OrderUpdate, now: datetime) -> dict[str, Any]:
             "seen_at": now,
             "now": now,
             "said_created_at": update.created_at,
-            "said_filled_size": update.filled_size,
         }
     )
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import date, datetime
 from typing import Any
 
-from risk_store.errors import InvalidGatewayEvent, InvalidValue, shown
+from risk_store.errors import InvalidValue, NotKnownYet, shown
 from risk_store.events import TradeUpdate
 from risk_store.models import DailyPnl, Trade
 from risk_store.repositories.base import FRESH, Repository
@@ -80,7 +80,7 @@ class TradeRepository(Repository):
         A trade counts once, however often and on whichever surface it is told of; what one event left out another may
         fill. A void takes it out of the day again, once, and sticks: also when it comes first.
 
-        Raises :class:`~risk_store.errors.InvalidGatewayEvent`, and writes nothing, where a trade that is not known
+        Raises :class:`~risk_store.errors.NotKnownYet`, and writes nothing, where a trade that is not known
         lacks account, contract or time; :class:`~risk_store.errors.InvalidValue`.
         """
         if not isinstance(update, TradeUpdate):
@@ -94,8 +94,7 @@ class TradeRepository(Repository):
                 return True
         trade = self._for_update(update.id)
         if trade is None:
-            expected = f"a value: trade {update.id} is not known yet, and this event lacks {', '.join(missing)}"
-            raise InvalidGatewayEvent(missing[0], None, expected, asdict(update))
+            raise NotKnownYet("trade", update.id, missing, asdict(update))
         return self._complete(trade, update)
 
     def _insert(self, update: TradeUpdate, day: date) -> bool:

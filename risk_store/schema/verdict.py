@@ -193,15 +193,16 @@ def _judge_tables(inspector: sa.Inspector, tables: Set[str], url: URL) -> Schema
 
 
 _FIRST_OF_OURS = "0003"  # the first revision that added anything to v1, and that a release works with
-# What later ones have added: table → columns.
+# What later ones have added: table → columns; a whole table is in one of its own.
 _ADDED_LATER = {"0004": {"positions": {"seen_at", "unconfirmed_since"}, "trade_history": {"trading_day"}}}
+_TABLES_LATER = {"0004": {"closed_positions"}}
 
 
 def _columns_at(revision: str | None) -> Mapping[str, Sequence[str]]:
     """The tables and columns of ours that a database at a revision has (None: never under Alembic)."""
     if revision is None or revision < _FIRST_OF_OURS:
         return v1.COLUMNS
-    later = [_ADDED_LATER[other] for other in REVISIONS if other > revision and other in _ADDED_LATER]
+    later = [_ADDED_LATER.get(other, {}) for other in REVISIONS if other > revision]
     return {
         table.name: [
             str(column.name)
@@ -209,7 +210,12 @@ def _columns_at(revision: str | None) -> Mapping[str, Sequence[str]]:
             if not any(column.name in new.get(table.name, ()) for new in later)
         ]
         for table in Base.metadata.tables.values()
+        if table.name not in _tables_after(revision)
     }
+
+
+def _tables_after(revision: str) -> set[str]:
+    return {name for other, names in _TABLES_LATER.items() if other > revision for name in names}
 
 
 def _missing(inspector: sa.Inspector, tables: Set[str], needed: Mapping[str, Sequence[str]]) -> list[str]:
@@ -253,6 +259,9 @@ def in_the_way(inspector: sa.Inspector, tables: Set[str], found: str | None) -> 
 
     A column of the same kind is taken as it is. Empty where nothing is in the way.
     """
+    if found is not None and (taken := sorted(_tables_after(max(found, _FIRST_OF_OURS)) & tables)):
+        name = taken[0]
+        return f"there is a table {name} already, and risk_store makes one of that name. Rename it"
     dialect = inspector.dialect
     there = {table: {*columns, "execution_time_ms"} for table, columns in _columns_at(found).items()}
     for table in Base.metadata.sorted_tables:

@@ -9,28 +9,30 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from risk_store.statements.ids import among, by_dialect
+
 __all__ = ["confirm", "mark_unconfirmed"]
 
 
-def confirm(table: sa.Table) -> sa.Update:
-    """The venue has just named these rows."""
+def confirm(table: sa.Table) -> dict[str, sa.Update]:
+    """By dialect: the venue has just named these rows."""
     now = sa.bindparam("now", type_=table.c.seen_at.type)
-    return _of_ids(table).values(seen_at=now, updated_at=now, unconfirmed_since=None)
-
-
-def mark_unconfirmed(table: sa.Table, *conditions: sa.ColumnElement[Any]) -> sa.Update:
-    """The venue's list lacks these rows. Since when is kept from the first list that did."""
-    return (
-        _of_ids(table)
-        .where(*conditions, table.c.unconfirmed_since.is_(None))
-        .values(
-            unconfirmed_since=sa.bindparam("asked", type_=table.c.unconfirmed_since.type),
-            updated_at=sa.bindparam("now", type_=table.c.updated_at.type),
-        )
+    return by_dialect(
+        lambda dialect: _of_ids(table, dialect).values(seen_at=now, updated_at=now, unconfirmed_since=None)
     )
 
 
-def _of_ids(table: sa.Table) -> sa.Update:
+def mark_unconfirmed(table: sa.Table, *conditions: sa.ColumnElement[Any]) -> dict[str, sa.Update]:
+    """By dialect: the venue's list lacks these rows. Since when is kept from the first list that did."""
+    values = {
+        "unconfirmed_since": sa.bindparam("asked", type_=table.c.unconfirmed_since.type),
+        "updated_at": sa.bindparam("now", type_=table.c.updated_at.type),
+    }
+    unmarked = table.c.unconfirmed_since.is_(None)
+    return by_dialect(lambda dialect: _of_ids(table, dialect).where(*conditions, unmarked).values(values))
+
+
+def _of_ids(table: sa.Table, dialect: str) -> sa.Update:
     seen = table.c.seen_at
     unseen = sa.or_(seen.is_(None), seen < sa.bindparam("asked", type_=seen.type))
-    return sa.update(table).where(table.c.id.in_(sa.bindparam("ids", expanding=True)), unseen)
+    return sa.update(table).where(among(table.c.id, dialect), unseen)

@@ -13,6 +13,7 @@ from risk_store.columns import instant_of
 from risk_store.models import Order
 from risk_store.statements import arguments
 from risk_store.statements.confirmation import confirm, mark_unconfirmed
+from risk_store.statements.ids import among, by_dialect
 
 __all__ = [
     "APPLY_NEW",
@@ -21,6 +22,7 @@ __all__ = [
     "GET_ORDER",
     "KNOWN_ORDERS",
     "LISTED_ORDERS",
+    "LOCK_ORDERS",
     "MARK_UNCONFIRMED_ORDERS",
     "MOVE_STOPS",
     "REQUIRED",
@@ -92,12 +94,14 @@ def _is_terminal(state: Column) -> Column:
     return state.in_([_literal(code) for code in TERMINAL_STATES])
 
 
-def _applied(new: Mapping[str, Column], filled: Column) -> tuple[dict[str, Column], Column]:
+def _applied(new: Mapping[str, Column]) -> tuple[dict[str, Column], Column]:
     """The values of a known row after an update with the values `new`, and whether any of them is another than before.
 
-    NULL in `new` and in `filled` is "not carried". Every value on the right is the row's as it was.
+    NULL in `new` is "not carried"; a fill that is not carried counts as 0, so that what decides is the event's alone,
+    and the same events give the same row when they come again. Every value on the right is the row's as it was.
     """
     row = ORDERS.c
+    filled = sa.func.coalesce(new["filled_size"], sa.literal_column("0"))
     age, known_age = new["venue_updated_at"], row.venue_updated_at
     # Only an update sets venue_updated_at, so a row without it was written by us, and nothing is older than that. An
     # update without an age cannot claim to be newer than one that has it.
@@ -158,26 +162,34 @@ def _apply_new(insert: Any) -> Any:
     statement = insert(ORDERS)
     # Where a new row must have a value that the update does not carry, what is inserted is not what it says.
     new = {name: statement.excluded[name] for name in ORDERS.columns.keys()}  # noqa: SIM118 (a column collection)
-    values, changed = _applied(new | {"created_at": _carried("created_at")}, _carried("filled_size"))
+    values, changed = _applied(new | {"created_at": _carried("created_at")})
     return statement.on_conflict_do_update(index_elements=[ORDERS.c.id], set_=values, where=changed)
 
 
 APPLY_NEW = {"sqlite": _apply_new(sqlite.insert), "postgresql": _apply_new(postgresql.insert)}
 """By dialect, for an update that carries all of REQUIRED. Touches no row that would be the same afterwards.
 
-Parameters: every column, as of a new row; ``said_created_at`` and ``said_filled_size`` as carried; ``now``."""
+Parameters: every column, as of a new row; ``said_created_at`` as carried; ``now``."""
 
 
 def _apply_to_known() -> sa.Update:
-    new: dict[str, Column] = {name: _carried(name) for name in (*_SAID, "stop_price", "state", "venue_updated_at")}
-    values, changed = _applied(new, _carried("filled_size"))
+    decided = ("stop_price", "state", "filled_size", "venue_updated_at")
+    values, changed = _applied({name: _carried(name) for name in (*_SAID, *decided)})
     return sa.update(ORDERS).where(ORDERS.c.id == sa.bindparam("order"), changed).values(values)
 
 
 APPLY_TO_KNOWN = _apply_to_known()
 """For an update that carries less. Parameters: ``order``, its id; ``said_…`` of each column; ``now``."""
 
-KNOWN_ORDERS = sa.select(ORDERS.c.id).where(ORDERS.c.id.in_(sa.bindparam("orders", expanding=True)))
+KNOWN_ORDERS = by_dialect(lambda dialect: sa.select(ORDERS.c.id).where(among(ORDERS.c.id, dialect)))
+"""By dialect: which of ``ids`` are known."""
+
+LOCK_ORDERS = by_dialect(
+    lambda dialect: (
+        sa.select(ORDERS.c.id).where(among(ORDERS.c.id, dialect)).order_by(ORDERS.c.id).with_for_update(key_share=True)
+    )
+)
+"""By dialect: takes the locks on ``ids`` in one order. Two that write many orders would else wait for each other."""
 
 
 # Trailing stops -------------------------------------------------------------------------------------------------------
@@ -210,58 +222,39 @@ TRAILING_ORDERS = {
 common, with their ids as JSON. Parameters: ``contract``; ``at``, after which an order may not be made, or NULL."""
 
 
-def _of_ids(ids: sa.Select[Any]) -> sa.Update:
+def _still_trailing(dialect: str) -> sa.Update:
     """Some orders, as far as they still trail, and by the distance that was decided on: judged by the UPDATE itself."""
     distance = ORDERS.c.trailing_amount
     return (
         sa.update(ORDERS)
-        .where(ORDERS.c.id.in_(ids), _TRAILS, distance == sa.bindparam("distance", type_=distance.type))
+        .where(among(ORDERS.c.id, dialect), _TRAILS, distance == sa.bindparam("distance", type_=distance.type))
         .values(updated_at=sa.bindparam("now", type_=ORDERS.c.updated_at.type))
         .returning(ORDERS.c.id)
     )
 
 
-def _move_stops(ids: sa.Select[Any]) -> sa.Update:
-    stop = ORDERS.c.stop_price
-    new = sa.bindparam("new", type_=stop.type)
-    tighter = sa.or_(
-        sa.and_(ORDERS.c.side == _literal(OrderSide.SELL), stop < new),
-        sa.and_(ORDERS.c.side == _literal(OrderSide.BUY), stop > new),
-    )
-    return _of_ids(ids).where(tighter).values(stop_price=new)
-
-
-def _trigger_stops(ids: sa.Select[Any]) -> sa.Update:
-    return _of_ids(ids).values(triggered_at=sa.bindparam("triggered_at", type_=ORDERS.c.triggered_at.type))
-
-
-_IDS = sa.bindparam("ids", type_=sa.Text())
-_EACH_ID = {
-    "sqlite": sa.select(sa.func.json_each(_IDS).table_valued("value").c.value),
-    "postgresql": sa.select(
-        sa.cast(sa.func.json_array_elements_text(sa.cast(_IDS, postgresql.JSON)).column_valued(), sa.BigInteger())
-    ),
-}
-MOVE_STOPS = {dialect: _move_stops(ids) for dialect, ids in _EACH_ID.items()}
+_NEW = sa.bindparam("new", type_=ORDERS.c.stop_price.type)
+_TIGHTER = sa.or_(
+    sa.and_(ORDERS.c.side == _literal(OrderSide.SELL), ORDERS.c.stop_price < _NEW),
+    sa.and_(ORDERS.c.side == _literal(OrderSide.BUY), ORDERS.c.stop_price > _NEW),
+)
+MOVE_STOPS = by_dialect(lambda dialect: _still_trailing(dialect).where(_TIGHTER).values(stop_price=_NEW))
 """By dialect: moves the stops of orders with one distance to one place, where that is tighter, and returns the ids of
-those it moved. Parameters: ``ids`` as JSON, ``distance``, ``new``, ``now``."""
+those it moved. Parameters: ``ids``, ``distance``, ``new``, ``now``."""
 
-TRIGGER_STOPS = {dialect: _trigger_stops(ids) for dialect, ids in _EACH_ID.items()}
-"""By dialect: the same for orders that a price has triggered. Parameters: ``ids``, ``distance``, ``triggered_at``,
-``now``. (A stop that was tightened meanwhile is triggered by the same price.)"""
+_TRIGGERED_AT = sa.bindparam("triggered", type_=ORDERS.c.triggered_at.type)
+TRIGGER_STOPS = by_dialect(lambda dialect: _still_trailing(dialect).values(triggered_at=_TRIGGERED_AT))
+"""By dialect: the same for orders that a price has triggered: it has triggered one that was tightened meanwhile, too.
+Parameters: ``ids``, ``distance``, ``triggered``, ``now``."""
 
 
 # What the gateway's own list says -------------------------------------------------------------------------------------
 
-LISTED_ORDERS = sa.select(Order).where(
-    sa.or_(
-        sa.and_(
-            Order.account_id == sa.bindparam("account"), Order.state.in_([_literal(code) for code in WORKING_STATES])
-        ),
-        Order.id.in_(sa.bindparam("orders", expanding=True)),
-    )
+_WORKING = sa.and_(
+    Order.account_id == sa.bindparam("account"), Order.state.in_([_literal(code) for code in WORKING_STATES])
 )
-"""The working orders of an account, and those with these ids whatever their state."""
+LISTED_ORDERS = by_dialect(lambda dialect: sa.select(Order).where(sa.or_(_WORKING, among(ORDERS.c.id, dialect))))
+"""By dialect: the working orders of an account, and those of ``ids`` whatever their state."""
 
 CONFIRM_ORDERS = confirm(ORDERS)
 MARK_UNCONFIRMED_ORDERS = mark_unconfirmed(ORDERS, ORDERS.c.state.in_([_literal(code) for code in TRAILING_STATES]))

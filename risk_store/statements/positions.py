@@ -8,15 +8,21 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from risk_store.columns import instant_of
-from risk_store.models import Position
+from risk_store.models import ClosedPosition, Position
 from risk_store.statements import arguments
 from risk_store.statements.confirmation import confirm, mark_unconfirmed
+from risk_store.statements.ids import among, by_dialect
 
 __all__ = [
+    "CLOSED_LIKE",
+    "CLOSED_SINCE",
     "CONFIRM_POSITIONS",
-    "DELETE_POSITIONS",
+    "DELETE_POSITION",
+    "FORGET_CLOSED",
     "LISTED_POSITIONS",
+    "LOCK_POSITION",
     "MARK_UNCONFIRMED_POSITIONS",
+    "NOTE_CLOSED",
     "REQUIRED",
     "SAME_POSITION",
     "SAVE_POSITION",
@@ -47,12 +53,62 @@ def _save_position(insert: Any) -> Any:
 SAVE_POSITION = {"sqlite": _save_position(sqlite.insert), "postgresql": _save_position(postgresql.insert)}
 """By dialect: insert, or replace the row with this id. Parameters: every column."""
 
-DELETE_POSITIONS = sa.delete(POSITIONS).where(POSITIONS.c.id.in_(sa.bindparam("ids", expanding=True)))
+DELETE_POSITION = sa.delete(POSITIONS).where(POSITIONS.c.id == sa.bindparam("position"))
 
-LISTED_POSITIONS = sa.select(Position).where(
-    sa.or_(Position.account_id == sa.bindparam("account"), Position.id.in_(sa.bindparam("ids", expanding=True)))
+LISTED_POSITIONS = by_dialect(
+    lambda dialect: sa.select(Position).where(
+        sa.or_(Position.account_id == sa.bindparam("account"), among(POSITIONS.c.id, dialect))
+    )
 )
-"""The positions of an account, and those with these ids."""
+"""By dialect: the positions of an account, and those of ``ids``."""
+
+LOCK_POSITION = sa.select(sa.func.pg_advisory_xact_lock(sa.bindparam("key", type_=sa.BigInteger())))
+"""For PostgreSQL: one writer at a time of what ``key`` stands for, to the end of the transaction. A row that is not
+there yet cannot be locked itself."""
+
+# Positions that were closed
+
+CLOSED = ClosedPosition.__table__
+
+CLOSED_LIKE = sa.select(ClosedPosition).where(
+    sa.or_(
+        ClosedPosition.id == sa.bindparam("id"),
+        sa.and_(
+            ClosedPosition.account_id == sa.bindparam("account"), ClosedPosition.contract_id == sa.bindparam("contract")
+        ),
+    )
+)
+"""The position with an id if it was closed, and what else was closed of the same account and contract."""
+
+
+def _note_closed(insert: Any) -> Any:
+    statement = insert(CLOSED)
+    return statement.on_conflict_do_update(
+        index_elements=[CLOSED.c.id],
+        set_={
+            "created_at": sa.func.coalesce(statement.excluded.created_at, CLOSED.c.created_at),
+            "closed_at": statement.excluded.closed_at,
+        },
+    )
+
+
+NOTE_CLOSED = {"sqlite": _note_closed(sqlite.insert), "postgresql": _note_closed(postgresql.insert)}
+"""By dialect. Parameters: every column."""
+
+FORGET_CLOSED = sa.delete(CLOSED).where(
+    sa.or_(
+        CLOSED.c.id == sa.bindparam("closed"),
+        sa.and_(CLOSED.c.account_id == sa.bindparam("account"), CLOSED.c.contract_id == sa.bindparam("contract")),
+    )
+)
+"""What was closed of a contract is over once it has a position again."""
+
+CLOSED_SINCE = sa.select(CLOSED.c.id).where(
+    CLOSED.c.account_id == sa.bindparam("account"),
+    CLOSED.c.closed_at >= sa.bindparam("asked", type_=CLOSED.c.closed_at.type),
+)
+
+# The gateway's own list
 
 CONFIRM_POSITIONS = confirm(POSITIONS)
 MARK_UNCONFIRMED_POSITIONS = mark_unconfirmed(POSITIONS)

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from risk_store import (
     InvalidGatewayEvent,
     InvalidValue,
+    NotKnownYet,
     Order,
     OrderRepository,
     OrderSide,
@@ -205,7 +206,7 @@ def test_an_unknown_order_that_lacks_what_a_row_needs_is_refused_and_nothing_is_
     orders: OrderRepository, missing: str
 ) -> None:
     update = an_update(**{missing: None})
-    with pytest.raises(InvalidGatewayEvent) as caught:
+    with pytest.raises(NotKnownYet) as caught:
         orders.apply(update)
     assert (caught.value.field, caught.value.value, caught.value.payload) == (missing, None, asdict(update))
     assert "order 3425270858 is not known yet" in str(caught.value)
@@ -343,9 +344,8 @@ def told(row: dict[str, Any] | None, update: OrderUpdate) -> dict[str, Any]:
         after["stop_price"] = tighter(row["stop_price"], update.stop_price)
     after["filled_size"] = max(row["filled_size"], update.filled_size or 0)
     if update.state is not None:
-        filled = row["filled_size"] if update.filled_size is None else update.filled_size
         here = (row["state"].is_terminal, row["filled_size"])
-        there = (update.state.is_terminal, filled)
+        there = (update.state.is_terminal, update.filled_size or 0)
         if there > here or (there == here and current):
             after["state"] = update.state
     if current and age is not None:

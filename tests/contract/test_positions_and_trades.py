@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -19,8 +20,8 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from risk_store import (
-    InvalidGatewayEvent,
     InvalidValue,
+    NotKnownYet,
     PositionRepository,
     ResetSchedule,
     RiskStore,
@@ -115,19 +116,32 @@ def test_a_position_grows_turns_and_closes(positions: PositionRepository, clock:
     assert not positions.apply(a_position(type=None, size=0))
 
 
-def test_the_same_position_event_twice_touches_nothing(positions: PositionRepository, clock: Clock) -> None:
+def test_the_same_position_event_twice_is_one_and_was_seen_again(positions: PositionRepository, clock: Clock) -> None:
     positions.apply(a_position())
     before = positions.open()[0].to_dict()
     clock.forward(minutes=1)
     assert not positions.apply(a_position())
-    assert positions.open()[0].to_dict() == before
+    assert positions.open()[0].to_dict() == before | {"seen_at": clock.now.isoformat()}
+
+
+def test_what_opened_a_position_that_is_closed_is_late_and_opens_nothing(positions: PositionRepository) -> None:
+    opened, closed = a_position(), a_position(size=0, type=None)
+    assert not positions.apply(closed)  # before it was known
+    assert not positions.apply(opened)
+    assert positions.open() == []
+    later = a_position(created_at=OPENED + timedelta(hours=1))  # the venue gives the same id again
+    assert positions.apply(later)
+    assert positions.apply(replace(closed, created_at=later.created_at))
+    for late in (later, opened, a_position(7)):
+        assert not positions.apply(late)
+    assert positions.open() == []
 
 
 def test_an_event_of_an_earlier_position_of_the_contract_is_late_and_changes_nothing(
     positions: PositionRepository,
 ) -> None:
     positions.apply(a_position(2, created_at=OPENED + timedelta(minutes=5)))
-    for late in (a_position(1), a_position(1, size=0, type=None), a_position(2, size=0, type=None)):
+    for late in (a_position(1), a_position(1, size=0, type=None)):
         assert not positions.apply(late)
     assert [position.id for position in positions.open()] == [2]
 
@@ -140,6 +154,34 @@ def test_a_new_position_of_a_contract_ends_the_one_whose_end_was_missed(position
     assert sorted(position.id for position in positions.open()) == [2, 3, 4]
     assert positions.apply(a_position(5, size=0, type=None, created_at=OPENED + timedelta(minutes=9)))
     assert sorted(position.id for position in positions.open()) == [3, 4]
+
+
+def test_a_close_without_a_time_ends_no_position_but_its_own(positions: PositionRepository) -> None:
+    positions.apply(a_position(11))
+    assert not positions.apply(a_position(10, size=0, type=None, created_at=None))
+    assert [position.id for position in positions.open()] == [11]
+    assert positions.apply(a_position(11, size=0, type=None, created_at=None))
+    assert positions.open() == []
+
+
+def test_a_position_whose_beginning_another_clock_told_is_updated_and_closed_all_the_same(
+    positions: PositionRepository, session: Session, clock: Clock
+) -> None:
+    """A v1 daemon's clock, or ours where an event did not say, may be later than the venue's."""
+    session.execute(
+        sa.text(
+            "INSERT INTO positions (id, account_id, contract_id, type, size, average_price, created_at) "
+            f"VALUES (825245547, 26000001, '{MNQ}', 1, 1, 29398.5, '2026-08-19 14:15:49')"
+        )
+    )
+    clock.now = OPENED + timedelta(days=1)
+    positions.apply(a_position(8, account_id=7, created_at=None))
+    assert positions.apply(a_position(size=3))
+    assert positions.apply(a_position(8, account_id=7, size=3))
+    assert [(position.size, position.created_at) for position in positions.open()] == [(3, OPENED)] * 2
+    assert positions.apply(a_position(size=0, type=None))
+    assert positions.apply(a_position(8, account_id=7, size=0, type=None))
+    assert positions.open() == []
 
 
 def test_open_positions_come_oldest_first_and_by_account_and_contract(positions: PositionRepository) -> None:
@@ -156,7 +198,7 @@ def test_open_positions_come_oldest_first_and_by_account_and_contract(positions:
 def test_an_unknown_position_that_lacks_what_a_row_needs_is_refused_and_nothing_is_written(
     positions: PositionRepository, missing: str
 ) -> None:
-    with pytest.raises(InvalidGatewayEvent) as caught:
+    with pytest.raises(NotKnownYet) as caught:
         positions.apply(a_position(**{missing: None}))
     assert (caught.value.field, caught.value.payload["id"]) == (missing, 825_245_547)
     assert positions.open() == []
@@ -260,7 +302,7 @@ def test_an_unknown_trade_that_lacks_what_a_row_needs_is_refused_and_nothing_is_
     trades: TradeRepository, missing: str
 ) -> None:
     update = a_trade(**{missing: None})
-    with pytest.raises(InvalidGatewayEvent, match="trade 3004518356 is not known yet") as caught:
+    with pytest.raises(NotKnownYet, match="trade 3004518356 is not known yet") as caught:
         trades.record(update)
     assert (caught.value.field, caught.value.payload) == (missing, asdict(update))
     assert trades.get(update.id) is None
@@ -322,6 +364,55 @@ def test_the_day_is_the_exact_sum_of_its_trades_whatever_arrives_and_how_often(
                 float(costs),
             )
         )
+
+
+def test_of_several_writers_each_account_has_one_position_of_a_contract(store: RiskStore) -> None:
+    contracts = [f"C{number}" for number in range(30)]
+    begin = threading.Barrier(4, timeout=20)
+
+    def hear(id_: int) -> None:
+        for number, contract in enumerate(contracts):
+            begin.wait()
+            at = OPENED + timedelta(seconds=id_)
+            with store.begin() as tx:
+                tx.positions.apply(a_position(id_ * 100 + number, contract_id=contract, size=id_, created_at=at))
+
+    threads = [threading.Thread(target=hear, args=(id_,)) for id_ in (1, 2, 3, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with store.read() as tx:
+        assert sorted((p.contract_id, p.size) for p in tx.positions.open()) == sorted((c, 4) for c in contracts)
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+def test_a_void_that_two_hear_of_at_once_is_counted_once(store: RiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is about to read the trade: the second one waits for what the first makes of it."""
+    with store.begin() as tx:
+        tx.trades.record(a_trade(1, pnl=10.0))
+        tx.trades.record(a_trade(2, pnl=5.0))
+    complete = TradeRepository._complete
+    reading = threading.Barrier(2, timeout=1)
+
+    def complete_together(self: TradeRepository, trade: Trade, update: TradeUpdate) -> bool:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            reading.wait()  # with a lock only one gets here at a time
+        return complete(self, trade, update)
+
+    monkeypatch.setattr(TradeRepository, "_complete", complete_together)
+
+    def hear() -> None:
+        with store.begin() as tx:
+            tx.trades.record(a_trade(1, pnl=10.0, voided=True))
+
+    threads = [threading.Thread(target=hear) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with store.read() as tx:
+        assert tx.trades.day(26000001, DAY).realized_pnl == 5.0  # type: ignore[union-attr]
 
 
 def test_of_several_writers_that_hear_of_the_same_trades_each_counts_once(store: RiskStore) -> None:

@@ -7,17 +7,19 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from risk_store import (
-    InvalidGatewayEvent,
     InvalidValue,
+    NotKnownYet,
     Order,
     OrderRepository,
     OrderSide,
     OrderState,
     OrderType,
     PositionRepository,
+    RiskStore,
     projectx,
 )
 from risk_store.codes import PositionType
@@ -230,9 +232,46 @@ def test_bad_arguments_are_refused_by_name(
         assert caught.value.field == field
 
 
-def test_an_unknown_order_that_lacks_what_a_row_needs_is_refused(orders: OrderRepository, clock: Clock) -> None:
-    with pytest.raises(InvalidGatewayEvent, match="order 5 is not known yet"):
-        orders.reconcile(212, [OrderUpdate(id=5, state=OrderState.ACTIVE)], clock.now)
+def test_an_unknown_row_that_lacks_what_is_needed_is_refused_before_anything_is_written(
+    orders: OrderRepository, positions: PositionRepository, clock: Clock
+) -> None:
+    with pytest.raises(NotKnownYet, match="order 5 is not known yet"):
+        orders.reconcile(212, [an_order(1), OrderUpdate(id=5, state=OrderState.ACTIVE)], clock.now)
+    with pytest.raises(NotKnownYet, match="position 5 is not known yet"):
+        positions.reconcile(212, [a_position(1), PositionUpdate(id=5, size=1)], clock.now)
+    assert (orders.working(), positions.open()) == ([], [])
+
+
+def test_an_order_that_ended_since_is_no_open_question_any_more(orders: OrderRepository, clock: Clock) -> None:
+    orders.apply(an_order(1))
+    clock.forward(minutes=1)
+    orders.reconcile(212, [], clock.now)
+    orders.apply(an_order(1, state=OrderState.FILLED, filled_size=1, venue_updated_at=SENT - MINUTE))
+    order = orders.get(1)
+    assert order is not None
+    assert (order.state, order.unconfirmed_since) == (OrderState.FILLED, None)
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+def test_an_event_that_comes_while_a_list_is_worked_on_is_not_undone_by_it(
+    store: RiskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.begin() as tx:
+        tx.orders.apply_many([an_order(1), an_order(2)])
+    asked_at = datetime.now(UTC)
+    apply_many = OrderRepository.apply_many
+
+    def apply_slowly(self: OrderRepository, updates: list[OrderUpdate]) -> None:
+        with store.engine.begin() as other:  # events of both, whose rows were read already
+            other.execute(sa.text("UPDATE orders SET seen_at = now()"))
+        apply_many(self, updates)
+
+    monkeypatch.setattr(OrderRepository, "apply_many", apply_slowly)
+    monkeypatch.setattr(OrderRepository, "_lock", lambda _self, _ids: None)  # the other one came before
+    with store.begin() as tx:
+        tx.orders.reconcile(212, [], asked_at)
+    with store.read() as tx:
+        assert unconfirmed(tx.orders) == {}
 
 
 # Positions
@@ -266,6 +305,32 @@ def test_a_position_that_an_event_told_of_since_is_left_alone(positions: Positio
     assert positions.reconcile(212, [a_position(1, size=9)], asked_at) == AGREED
     assert positions.reconcile(212, [], asked_at) == AGREED
     assert [(p.size, p.unconfirmed_since) for p in positions.open()] == [(2, None)]
+
+
+def test_a_position_that_was_closed_since_the_list_was_asked_for_stays_closed(
+    positions: PositionRepository, clock: Clock
+) -> None:
+    """Else a daemon would flatten a position that is not there, and be short."""
+    opened = a_position(1)
+    positions.apply(opened)
+    clock.forward(minutes=1)
+    asked_at = clock.now
+    positions.apply(replace(opened, type=None, size=0))
+    assert positions.reconcile(212, [opened], asked_at) == AGREED
+    assert positions.open() == []
+    clock.forward(minutes=1)  # a list that was asked for later, and has it all the same, is the later news
+    assert positions.reconcile(212, [opened], clock.now).unknown_here == [1]
+    assert [position.id for position in positions.open()] == [1]
+
+
+def test_a_listed_position_ends_another_one_of_its_contract_which_is_no_open_question(
+    positions: PositionRepository, clock: Clock
+) -> None:
+    positions.apply(a_position(1, contract_id=MNQ))
+    clock.forward(minutes=1)
+    listed = a_position(2, contract_id=MNQ, created_at=SENT + MINUTE)
+    assert positions.reconcile(212, [listed], clock.now) == Reconciled([2], [], [])
+    assert [position.id for position in positions.open()] == [2]
 
 
 def test_an_event_confirms_a_position_that_a_list_lacked(positions: PositionRepository, clock: Clock) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
-from risk_store import InvalidValue, Order, OrderRepository, OrderSide, OrderState, OrderType, RiskStore
+from risk_store import InvalidValue, Order, OrderRepository, OrderSide, OrderState, OrderType, RiskStore, StoreBusy
+from risk_store.events import OrderUpdate
 from risk_store.statements.orders import TRAILING_ORDERS
 from risk_store.trailing import TrailResult
 
@@ -124,9 +127,14 @@ def test_orders_that_should_trail_and_cannot_are_named(orders: OrderRepository, 
 @pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # no other engine lets such values in
 def test_values_that_cannot_be_read_stop_no_other_order(orders: OrderRepository, session: Session) -> None:
     orders.save(a_stop(1))
-    for id_, values in enumerate(
-        ("1, 'about 20990', 10.0, '2025-10-21'", "9, 20990.0, 10.0, '2025-10-21'", "1, 20990.0, 10.0, 'yesterday'"), 2
-    ):
+    odd = (
+        "1, 'about 20990', 10.0, '2025-10-21'",
+        "9, 20990.0, 10.0, '2025-10-21'",
+        "1, 20990.0, 10.0, 'yesterday'",
+        "1, 9e999, 10.0, '2025-10-21'",
+        "1, 20990.0, 9e999, '2025-10-21'",
+    )
+    for id_, values in enumerate(odd, 2):
         session.execute(
             sa.text(
                 "INSERT INTO orders (id, account_id, contract_id, type, size, state, side, stop_price, "
@@ -134,7 +142,7 @@ def test_values_that_cannot_be_read_stop_no_other_order(orders: OrderRepository,
             )
         )
     result = orders.trail(MNQ, 21050.0, at=PLACED)
-    assert ([move.order_id for move in result.moves], result.incomplete) == ([1, 4], [2, 3])
+    assert ([move.order_id for move in result.moves], result.incomplete) == ([1, 4], [2, 3, 5, 6])
 
 
 def test_stops_follow_across_zero_long_and_short(orders: OrderRepository) -> None:
@@ -187,13 +195,14 @@ def test_orders_of_one_distance_move_in_one_statement_wherever_they_were(
     sent.clear()
     result = orders.trail(MNQ, 21050.0)
     assert result.moves == [(id_, 20900.0 + id_, 21040.0) for id_ in range(1, 51)]
-    assert len(sent) == 2
+    updates = [statement for statement, _ in sent if statement.startswith("UPDATE")]
+    assert len(updates) == 1
     sent.clear()
     assert orders.trail(MNQ, 21050.0).moves == []
     assert len(sent) == 1
     sent.clear()
     assert orders.trail(MNQ, 21040.0).triggered == list(range(1, 51))
-    assert len(sent) == 2
+    assert sum(statement.startswith("UPDATE") for statement, _ in sent) == 1
 
 
 def test_a_stop_at_which_nothing_is_known_to_lie_yet_is_no_reason_to_stop(orders: OrderRepository) -> None:
@@ -258,25 +267,116 @@ def test_prices_from_several_threads_leave_the_best_stop(store: RiskStore) -> No
         assert stop == (own[-1] if own else 20990.0)
 
 
+MEANWHILE = [
+    ("stop_price = 21045.0", [], 21045.0),  # tighter than what was decided
+    ("stop_price = 21030.0", [(123, 20990.0, 21040.0)], 21040.0),  # tighter than before, and looser than that
+    ("trailing_amount = 30.0", [(123, 20990.0, 21020.0)], 21020.0),  # another distance: decided again
+    ("state = 4", [], 20990.0),  # canceled
+    ("triggered_at = now()", [], 20990.0),
+]
+
+
 @pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
-def test_a_stop_that_another_program_moved_meanwhile_is_not_moved_back(
-    store: RiskStore, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("change", "moves", "stop"), MEANWHILE)
+def test_a_decision_holds_only_for_the_order_as_it_was(
+    store: RiskStore, monkeypatch: pytest.MonkeyPatch, change: str, moves: list[Any], stop: float
 ) -> None:
-    """It comes between reading and writing, as it can on a server: the order is then looked at again."""
+    """Another program comes between reading and writing, as it can on a server."""
     with store.begin() as tx:
         tx.orders.save(a_stop())
+    between(store, monkeypatch, change)
+    with store.begin() as tx:
+        assert tx.orders.trail(MNQ, 21050.0) == TrailResult(moves, [], [])
+        assert tx.orders.get(123).stop_price == stop  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(
+    ("change", "triggered"), [("stop_price = 20995.0", [123]), ("trailing_amount = 5.0", [123]), ("state = 4", [])]
+)
+def test_an_order_is_triggered_as_it_is_when_that_is_written(
+    store: RiskStore, monkeypatch: pytest.MonkeyPatch, change: str, triggered: list[int]
+) -> None:
+    with store.begin() as tx:
+        tx.orders.save(a_stop())
+    between(store, monkeypatch, change)
+    with store.begin() as tx:
+        assert tx.orders.trail(MNQ, 20980.0) == TrailResult([], triggered, [])
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+def test_an_order_that_cannot_be_written_is_given_up_and_not_tried_for_ever(store: RiskStore) -> None:
+    with store.begin() as tx:
+        tx.orders.save(a_stop())
+        tx.session.execute(
+            sa.text("CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$")
+        )
+        tx.session.execute(sa.text("CREATE TRIGGER t BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION nothing()"))
+    with pytest.raises(StoreBusy), store.begin() as tx:
+        tx.orders.trail(MNQ, 22000.0)
+
+
+def between(store: RiskStore, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    """Has another connection make a change after the first decision and before it is written."""
     decide = OrderRepository._decide
-    meanwhile = [21045.0]
+    left = [change]
 
     def decide_slowly(self: OrderRepository, *arguments: Any) -> Any:
         decided = decide(self, *arguments)
-        if meanwhile:
+        if left:
+            left.pop()
             with store.engine.begin() as other:
-                other.execute(sa.text("UPDATE orders SET stop_price = :stop"), {"stop": meanwhile.pop()})
+                other.execute(sa.text(f"UPDATE orders SET {change}"))
         return decided
 
     monkeypatch.setattr(OrderRepository, "_decide", decide_slowly)
+
+
+def test_ticks_events_and_lists_in_several_threads_do_not_wait_for_each_other(store: RiskStore) -> None:
+    """On a server two transactions that lock many orders in another order each would."""
+    updates = [
+        OrderUpdate(
+            **{
+                name: getattr(a_stop(id_), name) for name in ("id", "account_id", "contract_id", "type", "side", "size")
+            },
+            **{name: getattr(a_stop(id_), name) for name in ("stop_price", "trailing_amount", "state", "created_at")},
+            venue_updated_at=PLACED,
+        )
+        for id_ in range(1, 101)
+    ]
     with store.begin() as tx:
-        assert tx.orders.trail(MNQ, 21050.0).moves == []
-        assert stops(tx.orders) == {123: 21045.0}
-        assert tx.orders.trail(MNQ, 21060.0).moves == [(123, 21045.0, 21050.0)]
+        tx.orders.apply_many(updates)
+    chance = random.Random(5)
+    failed: list[BaseException] = []
+
+    def ticks() -> None:
+        for step in range(60):
+            with store.begin() as tx:
+                tx.orders.trail(MNQ, 21000.0 + step)
+
+    def events() -> None:
+        for step in range(60):
+            some = [replace(u, venue_updated_at=PLACED + timedelta(seconds=step + 1)) for u in updates]
+            chance.shuffle(some)
+            with store.begin() as tx:
+                tx.orders.apply_many(some)
+
+    def lists() -> None:
+        for _ in range(60):
+            with store.begin() as tx:
+                tx.orders.reconcile(456, updates[::-1], datetime.now(UTC) + timedelta(seconds=60))
+
+    def guarded(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(work,)) for work in (ticks, ticks, events, lists)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    with store.read() as tx:
+        assert set(stops(tx.orders).values()) == {21049.0}

@@ -50,6 +50,8 @@ INSERT INTO positions (id, account_id, contract_id, type, size, average_price, c
                        unconfirmed_since)
 VALUES (901, 900, 'CON.F.US.MNQ.U25', 1, 3, 21050.125, '2025-10-21 16:00:01', '2025-10-21 16:00:05.250000',
         '2025-10-21 16:00:05.250000', '2025-10-21 16:01:00');
+INSERT INTO closed_positions (id, account_id, contract_id, created_at, closed_at)
+VALUES (902, 900, 'CON.F.US.EP.U25', '2025-10-21 15:00:00', '2025-10-21 15:30:00.500000');
 UPDATE trade_history SET trading_day = '2025-10-21' WHERE id = 901;
 """
 SINCE = {"0003": SINCE_0003, "0004": SINCE_0004}

@@ -1,0 +1,45 @@
+"""Many ids as one parameter: JSON, which every engine takes apart by itself.
+
+A list of parameters would end at the engine's own limit (65,535 on PostgreSQL), and would be another statement for each
+length.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+__all__ = ["among", "as_parameter", "by_dialect"]
+
+S = TypeVar("S")
+
+_IDS = sa.bindparam("ids", type_=sa.Text())
+_EACH: dict[str, sa.Select[Any]] = {
+    "sqlite": sa.select(sa.func.json_each(_IDS).table_valued("value").c.value),
+    "postgresql": sa.select(
+        sa.cast(sa.func.json_array_elements_text(sa.cast(_IDS, postgresql.JSON)).column_valued(), sa.BigInteger())
+    ),
+}
+
+
+def by_dialect(build: Callable[[str], S]) -> dict[str, S]:
+    """A statement for each dialect."""
+    return {dialect: build(dialect) for dialect in _EACH}
+
+
+def among(column: sa.ColumnElement[Any], dialect: str) -> sa.ColumnElement[bool]:
+    """A condition: `column` is among the parameter ``ids``."""
+    return column.in_(_EACH[dialect])
+
+
+def as_parameter(ids: Iterable[int]) -> str:
+    """The value of the parameter ``ids``.
+
+    >>> as_parameter([3, 1])
+    '[3, 1]'
+    """
+    return json.dumps(list(ids))
