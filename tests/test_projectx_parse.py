@@ -4,10 +4,8 @@
 `meaning` there is in the gateway's terms and is translated here by the table of SPEC 7.
 """
 
-import json
 import math
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,11 +16,8 @@ from risk_store.codes import OrderSide, OrderState, OrderType, PositionType
 from risk_store.errors import InvalidGatewayEvent
 from risk_store.events import AccountUpdate, OrderUpdate, PositionUpdate, TradeUpdate, Update
 from risk_store.projectx import parse
+from tests.support.samples import SAMPLES
 
-SAMPLES: list[dict[str, Any]] = [
-    json.loads(line)
-    for line in (Path(__file__).parent / "data" / "gateway_samples.jsonl").read_text(encoding="utf-8").splitlines()
-]
 EVENTS = [sample for sample in SAMPLES if sample.get("meaning", {"expect": "reject"}).get("expect") != "reject"]
 KINDS = {
     "GatewayUserOrder": OrderUpdate,

@@ -5,8 +5,6 @@ It was written by others from the same documentation: where both read a payload 
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,11 +22,7 @@ from risk_store.codes import PositionType
 from risk_store.events import OrderUpdate, PositionUpdate, TradeUpdate
 from risk_store.projectx import ORDER_STATUSES, ORDER_TYPES, parse, to_place_request
 from risk_store.projectx.codes import ORDER_SIDES, PLACEABLE_TYPES, POSITION_TYPES
-
-SAMPLES = [
-    json.loads(line)
-    for line in (Path(__file__).parent / "data" / "gateway_samples.jsonl").read_text(encoding="utf-8").splitlines()
-]
+from tests.support.samples import samples_of
 
 TYPES = {
     TheirType.LIMIT: OrderType.LIMIT,
@@ -70,8 +64,7 @@ def _bare(sample: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of(*events: str) -> list[Any]:
-    found = [sample for sample in SAMPLES if sample["event"] in events and sample["sample_id"] != "gw-035"]
-    return [pytest.param(sample, id=sample["sample_id"]) for sample in found]
+    return [pytest.param(sample, id=sample["sample_id"]) for sample in samples_of(*events)]
 
 
 @pytest.mark.parametrize("sample", _of("GatewayUserOrder", "Order/search"))

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from risk_store import ClosedPosition, DailyPnl, Order, OrderState, Position, RiskStore, Trade
 from risk_store.replaying import BATCH, Refused, replay
 from tests.support.command import run
+from tests.support.samples import FILE
 
-DAY = Path(__file__).parent / "data" / "gateway_samples.jsonl"
+DAY = FILE
 MNQ = "CON.F.US.MNQ.U26"
 
 

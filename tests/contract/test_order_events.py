@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,17 +27,13 @@ from risk_store import (
 )
 from risk_store.codes import TERMINAL_STATES, WORKING_STATES
 from risk_store.events import OrderUpdate, PositionUpdate
+from tests.support.samples import SAMPLES, samples_of
 
 if TYPE_CHECKING:
     from tests.contract.conftest import Clock
 
 MNQ = "CON.F.US.MNQ.U26"
 SENT = datetime(2026, 8, 19, 19, 0, tzinfo=UTC)
-SAMPLES = [
-    json.loads(line)
-    for line in (Path(__file__).parents[1] / "data" / "gateway_samples.jsonl").read_text(encoding="utf-8").splitlines()
-]
-ORDER_EVENTS = ("GatewayUserOrder", "Order/search")
 OPTIONAL = (
     "limit_price",
     "stop_price",
@@ -91,7 +85,7 @@ def as_row(orders: OrderRepository, id: int = 3_425_270_858) -> dict[str, Any]:
 # One event
 
 
-@pytest.mark.parametrize("sample", [s for s in SAMPLES if s["event"] in ORDER_EVENTS], ids=lambda s: s["sample_id"])
+@pytest.mark.parametrize("sample", samples_of("GatewayUserOrder", "Order/search"), ids=lambda s: s["sample_id"])
 def test_every_sample_of_an_order_is_mirrored_as_it_reads(orders: OrderRepository, sample: dict[str, Any]) -> None:
     [update] = projectx.parse(sample["payload"])
     assert isinstance(update, OrderUpdate)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -31,6 +29,7 @@ from risk_store import (
 from risk_store.codes import OrderSide, PositionType
 from risk_store.events import OrderUpdate, PositionUpdate, TradeUpdate
 from risk_store.models import DailyPnl, Position, Trade
+from tests.support.samples import samples_of
 
 if TYPE_CHECKING:
     from tests.contract.conftest import Clock
@@ -38,10 +37,6 @@ if TYPE_CHECKING:
 MNQ = "CON.F.US.MNQ.U26"
 OPENED = datetime(2026, 8, 19, 14, 15, 48, 611387, tzinfo=UTC)
 DAY = date(2026, 8, 19)
-SAMPLES = [
-    json.loads(line)
-    for line in (Path(__file__).parents[1] / "data" / "gateway_samples.jsonl").read_text(encoding="utf-8").splitlines()
-]
 
 
 @pytest.fixture
@@ -89,7 +84,7 @@ def a_trade(id: int = 3_004_518_356, **changes: Any) -> TradeUpdate:
 
 @pytest.mark.parametrize(
     "sample",
-    [s for s in SAMPLES if "Position" in s["event"] and s["sample_id"] != "gw-035"],
+    samples_of("GatewayUserPosition", "Position/searchOpen"),
     ids=lambda s: s["sample_id"],
 )
 def test_every_sample_of_a_position_is_mirrored_as_it_reads(
@@ -214,7 +209,7 @@ def test_what_is_no_update_of_its_kind_is_refused(positions: PositionRepository,
 # Trades
 
 
-@pytest.mark.parametrize("sample", [s for s in SAMPLES if "Trade" in s["event"]], ids=lambda s: s["sample_id"])
+@pytest.mark.parametrize("sample", samples_of("GatewayUserTrade", "Trade/search"), ids=lambda s: s["sample_id"])
 def test_every_sample_of_a_trade_is_kept_as_it_reads_and_counted_once(
     trades: TradeRepository, sample: dict[str, Any]
 ) -> None:
