@@ -305,9 +305,10 @@ def mode_to_look(file: Path) -> str:
 
 
 def _set_busy_timeout(connection: sa.Connection, seconds: float) -> None:
-    if connection.info.get("busy_timeout_s") != seconds:
-        _execute(connection, f"PRAGMA busy_timeout = {int(seconds * 1000)}")
-        connection.info["busy_timeout_s"] = seconds
+    milliseconds = int(seconds * 1000)
+    if connection.info.get("busy_timeout_ms") != milliseconds:
+        _execute(connection, f"PRAGMA busy_timeout = {milliseconds}")
+        connection.info["busy_timeout_ms"] = milliseconds
 
 
 def _execute(connection: sa.Connection, statement: str) -> None:
@@ -328,7 +329,7 @@ def set_wal(engine: sa.Engine, timeout_s: float) -> bool:
     """
     connection = engine.raw_connection()
     try:
-        connection.info["busy_timeout_s"] = timeout_s
+        connection.info["busy_timeout_ms"] = int(timeout_s * 1000)
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {int(timeout_s * 1000)}")
         try:

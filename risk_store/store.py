@@ -97,6 +97,7 @@ class RiskStore:
         self._in_memory = self._is_sqlite and database_file(self._url) is None
         self._readers = self._engine if self._in_memory else open_engine(self._url, "read", pool_size=pool_size)
         self._queue = WriterQueue()
+        self._writer: sa.Connection | None = None
         self._guard = threading.Lock()
         self._verdict: schema.SchemaStatus | None = None
         self._wal_is_set = not self._is_sqlite or self._in_memory
@@ -222,6 +223,8 @@ class RiskStore:
         self._closed = True
         # Readers first: a read-only connection that is the last to close a WAL file cannot remove what lies beside it.
         self._readers.dispose()
+        with suppress(StoreBusy), self._queue.turn(timeout_s=0):  # else whoever is writing drops it
+            self._drop_writer()
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -247,34 +250,60 @@ class RiskStore:
                 self._wal_is_set = set_wal(self._engine, patience_s / 2)
             self._thread.writing = True
             try:
-                if self._is_sqlite or not bounded:
-                    options = {"busy_timeout_s": max(0.0, deadline - time.monotonic())} if bounded else {}
-                    with (
-                        Session(self._engine, expire_on_commit=False, execution_options=options) as session,
-                        session.begin(),
-                    ):
-                        yield Transaction(session, self._clock)
-                else:
-                    with self._session_of_server(deadline) as session:
-                        yield Transaction(session, self._clock)
+                with self._connected(deadline, bounded) as connection:
+                    tx = Transaction(connection, self._clock)
+                    yield tx
+                    tx.finish()
             finally:
                 self._thread.writing = False
 
     @contextmanager
-    def _session_of_server(self, deadline: float) -> Iterator[Session]:
-        """One transaction with a server, over by `deadline` whatever the server does, and be it nothing."""
-        with Session(self._engine, expire_on_commit=False) as session:
-            with answered_by(deadline):
-                raw = session.connection().connection
-            with cut_off_at(deadline, raw):
-                left_ms = max(1, math.ceil((deadline - time.monotonic()) * 1000))
-                session.execute(SET_TIMEOUTS, {"milliseconds": str(left_ms)})
-                try:
-                    yield session
-                    session.commit()
-                except BaseException:
-                    session.rollback()
-                    raise
+    def _connected(self, deadline: float, bounded: bool) -> Iterator[sa.Connection]:
+        """A connection in a transaction, committed at the end."""
+        if not self._is_sqlite:
+            with self._connected_to_server(deadline, bounded) as connection:
+                yield connection
+        elif self._in_memory:
+            with self._engine.begin() as connection:
+                yield connection
+        else:
+            patience_s = max(0.0, deadline - time.monotonic()) if bounded else BUSY_TIMEOUT_S
+            connection = self._take_writer().execution_options(busy_timeout_s=patience_s)
+            try:
+                with connection.begin():
+                    yield connection
+            finally:
+                if self._closed or connection.in_transaction():
+                    self._drop_writer()
+
+    @contextmanager
+    def _connected_to_server(self, deadline: float, bounded: bool) -> Iterator[sa.Connection]:
+        """If `bounded`, over by `deadline` whatever the server does, and be it nothing."""
+        if not bounded:
+            with self._engine.begin() as connection:
+                yield connection
+            return
+        with answered_by(deadline):
+            connection = self._engine.connect()
+        with connection, cut_off_at(deadline, connection.connection), connection.begin():
+            left_ms = max(1, math.ceil((deadline - time.monotonic()) * 1000))
+            connection.execute(SET_TIMEOUTS, {"milliseconds": str(left_ms)})
+            yield connection
+
+    def _take_writer(self) -> sa.Connection:
+        """The one connection that writes to an SQLite file: whoever has the turn uses it.
+
+        Kept, since taking one from the pool and giving it back costs as much as two rows.
+        """
+        if self._writer is None or self._writer.closed or self._writer.invalidated:
+            self._writer = self._engine.connect()
+            self._writer.detach()
+        return self._writer
+
+    def _drop_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
     def _prepare_fork(self) -> None:
         """No write of another thread's is under way while the process is copied, and no idle connection is open.
@@ -287,6 +316,7 @@ class RiskStore:
             return
         with suppress(StoreBusy):
             self._turn_of_fork.enter_context(self._queue.turn(BUSY_TIMEOUT_S))
+            self._drop_writer()
         self._engine.dispose()
         self._readers.dispose()
 
@@ -297,7 +327,8 @@ class RiskStore:
         """In a forked child: connections of its own, and locks that no thread of the parent's holds."""
         if not self._in_memory:
             # The parent's connections are kept and never touched: to close one here would end what the parent does.
-            self._of_parent = (self._engine.pool, self._readers.pool)
+            self._of_parent = (self._engine.pool, self._readers.pool, self._writer)
+            self._writer = None
             self._engine.dispose(close=False)
             self._readers.dispose(close=False)
         self._queue = WriterQueue()

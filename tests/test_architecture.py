@@ -55,14 +55,18 @@ def test_every_module_says_what_it_is_for() -> None:
 
 
 class Sent:
-    """The statements that a store's engine is given, as objects."""
+    """The statements that a store's engine is given, and the SQL that its driver is: as objects."""
 
     def __init__(self, store: RiskStore) -> None:
         self.statements: list[Any] = []
         sa.event.listen(store.engine, "before_execute", self._note)
+        sa.event.listen(store.engine, "before_cursor_execute", self._note_sql)
 
     def _note(self, _connection: object, statement: Any, *_: object) -> None:
         self.statements.append(statement)
+
+    def _note_sql(self, _connection: object, _cursor: object, sql: str, *_: object) -> None:
+        self.statements.append(sql)
 
     def take(self) -> list[Any]:
         taken, self.statements = self.statements, []

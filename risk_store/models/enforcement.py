@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import sqlalchemy as sa
@@ -93,21 +94,33 @@ class EnforcementLog(Base, kw_only=False):
 
     def check_writable(self) -> None:
         """Raises :class:`~risk_store.errors.InvalidValue` unless this row may enter the log."""
-        if not 1 <= _whole("account_id", self.account_id) <= INT64_MAX:
-            raise InvalidValue("account_id", self.account_id, "an account id from 1 to 2**63 - 1")
+        self.check_values({name: getattr(self, name) for name in _CHECKED})
+
+    @staticmethod
+    def check_values(values: Mapping[str, Any]) -> None:
+        """The same of the values of a row."""
+        if not 1 <= _whole("account_id", values["account_id"]) <= INT64_MAX:
+            raise InvalidValue("account_id", values["account_id"], "an account id from 1 to 2**63 - 1")
         for field in ("rule_id", "action", "reason"):
-            value = getattr(self, field)
+            value = values[field]
             if not isinstance(value, str) or not value:
                 raise InvalidValue(field, value, "text that is not empty; every log row names it")
             if field != "reason" and storable_text(value) != value:
                 raise InvalidValue(field, value, "text without NUL characters and lone surrogates")
-        if not isinstance(self.success, bool):
-            raise InvalidValue("success", self.success, "True or False")
+        if not isinstance(values["success"], bool):
+            raise InvalidValue("success", values["success"], "True or False")
         for field in ("positions_closed", "orders_canceled"):
-            if _whole(field, getattr(self, field)) < 0:
-                raise InvalidValue(field, getattr(self, field), "a count of 0 or more")
-        if self.execution_time_ms is not None and _whole("execution_time_ms", self.execution_time_ms) < 0:
-            raise InvalidValue("execution_time_ms", self.execution_time_ms, "whole milliseconds, 0 or more")
+            if _whole(field, values[field]) < 0:
+                raise InvalidValue(field, values[field], "a count of 0 or more")
+        milliseconds = values["execution_time_ms"]
+        if milliseconds is not None and _whole("execution_time_ms", milliseconds) < 0:
+            raise InvalidValue("execution_time_ms", milliseconds, "whole milliseconds, 0 or more")
+
+
+_CHECKED = (
+    *("account_id", "rule_id", "action", "reason", "success"),
+    *("positions_closed", "orders_canceled", "execution_time_ms"),
+)
 
 
 def _whole(field: str, value: object) -> int:

@@ -10,6 +10,7 @@ from risk_store.columns import storable_text
 from risk_store.models import EnforcementLog, Lockout
 from risk_store.repositories.base import FRESH, Repository
 from risk_store.repositories.enforcements import EnforcementLogRepository
+from risk_store.repositories.lane import Prepared
 from risk_store.statements import arguments
 from risk_store.statements import lockouts as statements
 
@@ -62,8 +63,7 @@ class LockoutRepository(Repository):
             "updated_at": now,
             "at": now,
         }
-        taken = self._session.execute(self._of_dialect(statements.SET_LOCKOUT, Lockout), values)
-        return taken.first() is not None
+        return self._run(_SET, Lockout, values).rowcount > 0
 
     def release(self, account_id: int, reason: str, by: str) -> bool:
         """Ends the account's running lockout now and writes that to the log: who, why, and what was released.
@@ -93,7 +93,7 @@ class LockoutRepository(Repository):
     def is_locked(self, account_id: int, at: datetime | None = None) -> bool:
         """Whether the account may not trade: it is locked while `at` is before the lockout's end."""
         key = {"account": arguments.account(account_id), "at": self._instant(at)}
-        return self._session.execute(statements.IS_LOCKED, key).first() is not None
+        return self._run(_IS_LOCKED, Lockout, key).first() is not None
 
     def active(self, at: datetime | None = None) -> Sequence[Lockout]:
         """The lockouts that are running, by account."""
@@ -109,6 +109,9 @@ class LockoutRepository(Repository):
 
     def _instant(self, at: datetime | None) -> datetime:
         return self._clock() if at is None else arguments.instant("at", at)
+
+
+_SET, _IS_LOCKED = Prepared(statements.SET_LOCKOUT), Prepared(statements.IS_LOCKED)
 
 
 def _json(value: object) -> str:

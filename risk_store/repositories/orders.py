@@ -16,6 +16,7 @@ from risk_store.errors import InvalidValue, NotKnownYet, StoreBusy
 from risk_store.events import OrderUpdate
 from risk_store.models import Order
 from risk_store.repositories.base import FRESH, Repository
+from risk_store.repositories.lane import Prepared
 from risk_store.repositories.reconciling import Reconciled, compare, of_account
 from risk_store.statements import arguments
 from risk_store.statements import orders as statements
@@ -117,15 +118,11 @@ class OrderRepository(Repository):
         """Applies updates that are all complete, or all not. The rows changed, where the driver counts them."""
         now = self._clock()
         if _is_complete(run[0]):
-            statement = self._of_dialect(statements.APPLY_NEW, Order)
-            parameters = [_as_new_row(update, now) for update in run]
+            prepared, parameters = _APPLY_NEW, [_as_new_row(update, now) for update in run]
         else:
             self._check_known(run)
-            statement = statements.APPLY_TO_KNOWN
-            parameters = [_as_said(update, now) for update in run]
-        given = parameters if len(parameters) > 1 else parameters[0]
-        result: Any = self._session.execute(statement, given, execution_options={"preserve_rowcount": True})
-        return int(result.rowcount)
+            prepared, parameters = _APPLY_TO_KNOWN, [_as_said(update, now) for update in run]
+        return self._run(prepared, Order, parameters if len(parameters) > 1 else parameters[0]).rowcount
 
     def _check_known(self, updates: Sequence[OrderUpdate]) -> None:
         ids = {"ids": as_parameter({update.id for update in updates})}
@@ -157,12 +154,12 @@ class OrderRepository(Repository):
             self._lock({id_ for group in (*moving.values(), *reached.values()) for id_ in group})
             settled = True
             for (distance, new), old in moving.items():
-                ids = self._write_stops(statements.MOVE_STOPS, old, distance=distance, new=new)
+                ids = self._write_stops(_MOVE, old, distance=distance, new=new)
                 moves += [StopMove(id_, old[id_], new) for id_ in ids]
                 settled &= len(ids) == len(old)
             for distance, old in reached.items():
                 at = seen or self._clock()
-                ids = self._write_stops(statements.TRIGGER_STOPS, old, distance=distance, triggered=at)
+                ids = self._write_stops(_TRIGGER, old, distance=distance, triggered=at)
                 triggered += ids
                 settled &= len(ids) == len(old)
             if settled:
@@ -176,8 +173,8 @@ class OrderRepository(Repository):
         moving: dict[tuple[float, float], dict[int, float]] = {}
         reached: dict[float, dict[int, float]] = {}
         incomplete: list[int] = []
-        trailing = self._of_dialect(statements.TRAILING_ORDERS, Order)
-        for side, stop, distance, ids in self._session.execute(trailing, {"contract": contract_id, "at": at}):
+        found = self._run(_TRAILING, Order, {"contract": contract_id, "at": at})
+        for side, stop, distance, ids in map(tuple[Any, ...], found):
             if not _can_trail(side, stop, distance):
                 incomplete += json.loads(ids)
                 continue
@@ -187,14 +184,14 @@ class OrderRepository(Repository):
                 alike.update(dict.fromkeys(json.loads(ids), stop))
         return moving, reached, incomplete
 
-    def _write_stops(self, statement: Mapping[str, Any], old: Mapping[int, float], **values: Any) -> Sequence[int]:
+    def _write_stops(self, prepared: Prepared, old: Mapping[int, float], **values: Any) -> Sequence[int]:
         """The ids of the orders for which what was decided still held when it was written."""
         parameters = {"ids": as_parameter(old), "now": self._clock(), **values}
-        return self._session.scalars(self._of_dialect(statement, Order), parameters).all()
+        return self._run(prepared, Order, parameters).scalars().all()
 
     def _lock(self, ids: Collection[int]) -> None:
         """On a server: the orders' locks in the order of their ids, which everything here that writes many takes."""
-        if ids and self._session.get_bind(Order).dialect.name == "postgresql":
+        if ids and self._dialect(Order) == "postgresql":
             self._session.execute(statements.LOCK_ORDERS["postgresql"], {"ids": as_parameter(ids)})
 
     def reconcile(self, account_id: int, rows: Iterable[OrderUpdate], asked_at: datetime) -> Reconciled:
@@ -238,6 +235,9 @@ class OrderRepository(Repository):
         return self._telling(lambda: list(self._session.scalars(working, execution_options=FRESH)))
 
 
+_APPLY_NEW, _APPLY_TO_KNOWN = Prepared(statements.APPLY_NEW), Prepared(statements.APPLY_TO_KNOWN)
+_TRAILING, _MOVE = Prepared(statements.TRAILING_ORDERS), Prepared(statements.MOVE_STOPS)
+_TRIGGER = Prepared(statements.TRIGGER_STOPS)
 _ATTEMPTS = 100
 
 
@@ -289,7 +289,7 @@ def _as_new_row(update: OrderUpdate, now: datetime) -> dict[str, Any]:
 def _as_said(update: OrderUpdate, now: datetime) -> dict[str, Any]:
     """The parameters of APPLY_TO_KNOWN."""
     said = {f"said_{name}": getattr(update, name) for name in _CARRIED}
-    return said | {"order": update.id, "said_venue_stop_price": update.stop_price, "now": now}
+    return said | {"order": update.id, "said_venue_stop_price": update.stop_price, "said_updated_at": now}
 
 
 _CARRIED = tuple(field.name for field in fields(OrderUpdate))

@@ -94,7 +94,7 @@ class PositionRepository(Repository):
 
     def _lock(self, update: PositionUpdate) -> None:
         """On a server: one writer at a time of this account's positions of the contract, which may not be there yet."""
-        if self._session.get_bind(Position).dialect.name == "postgresql":
+        if self._dialect(Position) == "postgresql":
             whose = (update.account_id, update.contract_id)
             of = f"position {update.id}" if None in whose else f"positions {whose}"
             key = int.from_bytes(blake2b(of.encode(), digest_size=8).digest(), signed=True)

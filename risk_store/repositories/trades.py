@@ -129,8 +129,8 @@ class TradeRepository(Repository):
         row = {
             "account_id": account_id,
             "date": day,
-            "realized_pnl": round(pnl, 9),
-            "fees": round(fees, 9),
+            "realized_pnl": round(pnl, 6),
+            "fees": round(fees, 6),
             "last_updated": self._clock(),
         }
         self._session.execute(self._of_dialect(statements.ADD_TO_DAY, DailyPnl), row)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from risk_store.models.base import utc_now
 from risk_store.repositories.enforcements import EnforcementLogRepository
+from risk_store.repositories.lane import Lane
 from risk_store.repositories.lockouts import LockoutRepository
 from risk_store.repositories.orders import OrderRepository
 from risk_store.repositories.positions import PositionRepository
@@ -20,17 +22,26 @@ __all__ = ["Transaction"]
 class Transaction:
     """What ``store.begin()`` and ``store.read()`` give: the repositories, in one session.
 
-    `session` is SQLAlchemy's, for what has no repository.
+    `session` is SQLAlchemy's, for what has no repository: made when it is first asked for.
 
     >>> tx = Transaction(Session())
     >>> type(tx.orders).__name__
     'OrderRepository'
     """
 
-    def __init__(self, session: Session, clock: Callable[[], datetime] = utc_now) -> None:
-        self.session = session
-        self.orders = OrderRepository(session, clock)
-        self.positions = PositionRepository(session, clock)
-        self.trades = TradeRepository(session, clock)
-        self.enforcements = EnforcementLogRepository(session, clock)
-        self.lockouts = LockoutRepository(session, clock)
+    def __init__(self, given: Session | sa.Connection, clock: Callable[[], datetime] = utc_now) -> None:
+        self._lane = lane = Lane(given)
+        self.orders = OrderRepository(lane, clock)
+        self.positions = PositionRepository(lane, clock)
+        self.trades = TradeRepository(lane, clock)
+        self.enforcements = EnforcementLogRepository(lane, clock)
+        self.lockouts = LockoutRepository(lane, clock)
+
+    @property
+    def session(self) -> Session:
+        """A Session in this transaction; what it holds at the end is written with it."""
+        return self._lane.session
+
+    def finish(self) -> None:
+        """For whoever began the transaction: writes what is pending in the session, before the commit."""
+        self._lane.finish()

@@ -60,10 +60,10 @@ def _set_lockout(insert: Any) -> Any:
         # Values from `excluded` only: a distributed PostgreSQL refuses now() here.
         set_={c.name: new[c.name] for c in LOCKOUTS.columns if c.name not in ("account_id", "created_at")},
         where=sa.or_(sa.not_(_RUNNING), longer),
-    ).returning(_ROW.account_id)
+    )
 
 
 SET_LOCKOUT = {"sqlite": _set_lockout(sqlite.insert), "postgresql": _set_lockout(postgresql.insert)}
 """By dialect. Parameters: every column, and ``at``, the instant at which the lockout in place is running or not.
 
-Returns a row if the new lockout is in place, none if a running one stays."""
+One row is written if the new lockout is in place, none if a running one stays."""

@@ -129,9 +129,9 @@ def _applied(new: Mapping[str, Column]) -> tuple[dict[str, Column], Column]:
         # What is in the list of the venue's open orders again, or done, is no open question any more.
         "unconfirmed_since": sa.case((sa.or_(newer, _is_terminal(state)), sa.null()), else_=row.unconfirmed_since),
     }
-    changed = sa.or_(*(value.is_distinct_from(row[name]) for name, value in values.items()))
-    now = sa.bindparam("now", type_=row.updated_at.type)
-    return values | {"updated_at": now, "seen_at": now}, changed
+    # Most events are newer, and then the rest is not looked at.
+    changed = sa.or_(newer, *(value.is_distinct_from(row[name]) for name, value in values.items()))
+    return values | {"updated_at": new["updated_at"], "seen_at": new["updated_at"]}, changed
 
 
 def _stop(new: Mapping[str, Column], current: Column) -> Column:
@@ -169,17 +169,17 @@ def _apply_new(insert: Any) -> Any:
 APPLY_NEW = {"sqlite": _apply_new(sqlite.insert), "postgresql": _apply_new(postgresql.insert)}
 """By dialect, for an update that carries all of REQUIRED. Touches no row that would be the same afterwards.
 
-Parameters: every column, as of a new row; ``said_created_at`` as carried; ``now``."""
+Parameters: every column, as of a new row; ``said_created_at`` as carried."""
 
 
 def _apply_to_known() -> sa.Update:
-    decided = ("stop_price", "state", "filled_size", "venue_updated_at")
+    decided = ("stop_price", "state", "filled_size", "venue_updated_at", "updated_at")
     values, changed = _applied({name: _carried(name) for name in (*_SAID, *decided)})
     return sa.update(ORDERS).where(ORDERS.c.id == sa.bindparam("order"), changed).values(values)
 
 
 APPLY_TO_KNOWN = _apply_to_known()
-"""For an update that carries less. Parameters: ``order``, its id; ``said_…`` of each column; ``now``."""
+"""For an update that carries less. Parameters: ``order``, its id; ``said_…`` of each column, and of updated_at, now."""
 
 KNOWN_ORDERS = by_dialect(lambda dialect: sa.select(ORDERS.c.id).where(among(ORDERS.c.id, dialect)))
 """By dialect: which of ``ids`` are known."""

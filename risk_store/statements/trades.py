@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from risk_store.columns import rounded
+from risk_store.columns import rounded_money
 from risk_store.models import DailyPnl, ResetSchedule, Trade
 
 __all__ = ["ADD_TO_DAY", "COMPLETE_TRADE", "GET_DAY", "GET_RESET", "GET_TRADE", "INSERT_TRADE", "REQUIRED"]
@@ -48,8 +48,8 @@ def _add_to_day(insert: Any) -> Any:
     return statement.on_conflict_do_update(
         index_elements=[DAYS.c.account_id, DAYS.c.date],
         set_={
-            "realized_pnl": rounded(DAYS.c.realized_pnl + new.realized_pnl),
-            "fees": rounded(DAYS.c.fees + new.fees),
+            "realized_pnl": rounded_money(DAYS.c.realized_pnl + new.realized_pnl),
+            "fees": rounded_money(DAYS.c.fees + new.fees),
             "last_updated": new.last_updated,
         },
     )

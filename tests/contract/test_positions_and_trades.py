@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
@@ -320,7 +320,7 @@ def test_a_schedule_that_cannot_be_read_is_told_of_once_and_no_trade_is_lost(
     assert "17:00 America/Chicago" in messages[1]
 
 
-cents = st.decimals(-9_999_999, 9_999_999, places=2)
+cents = st.decimals(-99_999_999, 99_999_999, places=2)
 told = st.builds(
     lambda id, pnl, fees, commissions, voided: (id, pnl, fees, commissions, voided),
     st.integers(1, 4),
@@ -331,8 +331,9 @@ told = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(told, max_size=12))
+@example([(1, Decimal("4999990.90"), None, None, False), (2, Decimal("-0.02"), None, None, False)])
 def test_the_day_is_the_exact_sum_of_its_trades_whatever_arrives_and_how_often(
     trades: TradeRepository, undone: Callable[[], Any], events: list[tuple[Any, ...]]
 ) -> None:
