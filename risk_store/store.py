@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
@@ -25,6 +25,7 @@ from risk_store.deadlines import answered_by, cut_off_at
 from risk_store.enforcement import NOT_ASKED, Enforcement, EnforcementContext, LiveEnforcements, NotAsked, OnAlert
 from risk_store.engines import BUSY_TIMEOUT_S, database_file, display_url, open_engine, parse_url, set_wal, translated
 from risk_store.errors import NestedTransaction, SchemaMismatch, StoreBusy, StoreClosed
+from risk_store.grouping import GroupCommit
 from risk_store.interrupted import Interrupted
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.models.base import utc_now
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from risk_store.metrics import Metrics
 
 __all__ = ["RiskStore"]
+
+T = TypeVar("T")
 
 SET_TIMEOUTS = sa.text(
     "SELECT set_config('lock_timeout', :milliseconds, true), set_config('statement_timeout', :milliseconds, true)"
@@ -97,6 +100,7 @@ class RiskStore:
         self._in_memory = self._is_sqlite and database_file(self._url) is None
         self._readers = self._engine if self._in_memory else open_engine(self._url, "read", pool_size=pool_size)
         self._queue = WriterQueue()
+        self._group = GroupCommit(self._write)
         self._writer: sa.Connection | None = None
         self._guard = threading.Lock()
         self._verdict: schema.SchemaStatus | None = None
@@ -184,7 +188,7 @@ class RiskStore:
             details=details,
             lock_until=lock_until,
             exclusive=exclusive,
-            write=self._write,
+            run=self._run,
             context=self._context,
         )
 
@@ -197,7 +201,7 @@ class RiskStore:
         log.check_writable()
         log.enforcement_id = log.enforcement_id or uuid.uuid4().hex
         lockouts = [lockout] if lockout is not None else []
-        return run_steps(recording(lambda: log, lockouts, self._context.limits, in_flight=False), self._write)
+        return run_steps(recording(lambda: log, lockouts, self._context.limits, in_flight=False), self._run)
 
     def interrupted(self) -> list[Interrupted]:
         """Enforcements that have begun and whose process is gone: nobody will finish them. Those of other hosts, of
@@ -234,6 +238,14 @@ class RiskStore:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _run(self, timeout_s: float, work: Callable[[Transaction], T]) -> T:
+        """What `work` returns, committed. On an SQLite file together with what other threads want written."""
+        if self._is_sqlite and not self._in_memory:
+            self._check_not_nested()  # else it might wait for the turn that this thread has itself
+            return self._group.run(timeout_s, work)
+        with self._write(timeout_s) as tx:
+            return work(tx)
 
     @contextmanager
     def _write(self, timeout_s: float | None) -> Iterator[Transaction]:
@@ -272,9 +284,11 @@ class RiskStore:
             try:
                 with connection.begin():
                     yield connection
-            finally:
-                if self._closed or connection.in_transaction():
-                    self._drop_writer()
+            except BaseException:
+                self._drop_writer()  # a COMMIT that failed may have left it in its transaction
+                raise
+            if self._closed:
+                self._drop_writer()
 
     @contextmanager
     def _connected_to_server(self, deadline: float, bounded: bool) -> Iterator[sa.Connection]:
@@ -332,6 +346,7 @@ class RiskStore:
             self._engine.dispose(close=False)
             self._readers.dispose(close=False)
         self._queue = WriterQueue()
+        self._group = GroupCommit(self._write)
         self._guard = threading.Lock()
         self._thread = threading.local()
         self._context = replace(self._context, live=LiveEnforcements())
