@@ -88,6 +88,8 @@ class GroupCommit:
                     job.attempt(tx)
                     if job.error is not None:
                         raise job.error if len(jobs) == 1 else _OneFailed
+            for job in jobs:
+                job.is_committed = True
         except _OneFailed:
             self._one_by_one(jobs, timeout_s)
         except BaseException as error:
@@ -109,10 +111,11 @@ class GroupCommit:
                     job.attempt(tx)
                     if job.error is not None:
                         raise job.error
+                job.is_committed = True
             except BaseException as error:
                 job.fail(error, is_own=job is jobs[0])
                 if not isinstance(error, Exception):
-                    raise
+                    raise  # Ctrl-C: the jobs that are left are not committed
 
     def _hand_on(self) -> None:
         with self._mutex:
@@ -135,6 +138,7 @@ class _Job:
         self._work = work
         self._result: Any = None
         self.error: BaseException | None = None
+        self.is_committed = False
         self.leads = False
         self.gate = threading.Lock()
         self.gate.acquire()
@@ -147,13 +151,12 @@ class _Job:
             self.error = error
 
     def fail(self, error: BaseException, *, is_own: bool) -> None:
-        """The transaction failed. What only the leading thread was told (Ctrl-C) is to the others a failed commit."""
-        if is_own or isinstance(error, Exception):
-            self.error = error
-        else:
-            self.error = StoreBusy("the thread that wrote for several was interrupted")
+        """The transaction failed. What only the leading thread was told (Ctrl-C) is no error of another's."""
+        self.error = error if is_own or isinstance(error, Exception) else None
 
     def outcome(self) -> Any:
         if self.error is not None:
             raise self.error
+        if not self.is_committed:
+            raise StoreBusy("the thread that wrote for several was interrupted: nothing was written")
         return self._result

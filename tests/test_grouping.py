@@ -173,6 +173,28 @@ def test_the_end_of_the_thread_that_leads_costs_no_other_its_record(store: RiskS
     assert sorted(account for account, _ in rows(store)) == [1, 2, 3, 4, 5]
 
 
+def test_the_end_of_the_thread_that_leads_costs_no_other_its_record_when_one_had_failed(store: RiskStore) -> None:
+    """The jobs are then written one by one, and Ctrl-C comes before the last of them."""
+    presses = [False, True]
+
+    def interrupted_the_second_time(_tx: Transaction) -> None:
+        if presses.pop(0):
+            raise KeyboardInterrupt
+
+    works: list[Callable[[], object]] = [
+        lambda: store.record(a_log(1)),
+        lambda: store._run(5.0, interrupted_the_second_time),
+        lambda: store._run(5.0, lambda tx: tx.enforcements.add(a_log(0))),
+        lambda: store.record(a_log(2)),
+        lambda: store.record(a_log(3)),
+    ]
+    with queue_behind_a_writer(store, *works) as raised:
+        pass
+    # The thread that led is told of the Ctrl-C, whoever's job it came in; its record is in the log all the same.
+    assert sorted(type(error).__name__ for error in raised) == ["InvalidValue", "KeyboardInterrupt", "StoreBusy"]
+    assert sorted(account for account, _ in rows(store)) == [1, 2, 3]
+
+
 def test_a_commit_that_fails_is_tried_again_by_each_and_doubles_nothing(
     store: RiskStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
