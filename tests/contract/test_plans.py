@@ -1,0 +1,91 @@
+"""Each read that an event, a tick or an enforcement waits for is found by the index meant for it, on each engine.
+
+Explained with the parameters that are really sent: a bound value where a literal belongs would miss a partial index.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from risk_store.statements import enforcements, lockouts, orders, positions, slow_enforcements, trades
+
+NOW = datetime(2025, 10, 21, 17, 0, tzinfo=UTC)
+KEY = {"account_id": 1, "enforcement_id": "e-1"}
+
+# What is asked, with which parameters, and the index: one name, or SQLite's and PostgreSQL's.
+READS: dict[str, tuple[Any, dict[str, Any], tuple[str, str]]] = {
+    "the log row of an enforcement": (
+        enforcements.FIND_LOG,
+        KEY,
+        ("uq_enforcement_log_account_id_enforcement_id", "uq_enforcement_log_account_id_enforcement_id"),
+    ),
+    "enforcements in flight of a rule": (
+        enforcements.IN_FLIGHT_OF_RULE,
+        {"account_id": 1, "rule_id": "R"},
+        ("sqlite_autoindex_enforcement_in_flight", "pk_enforcement_in_flight"),
+    ),
+    "slow enforcements": (slow_enforcements(threshold_ms=1000), {}, ("ix_enforcement_log_slow",) * 2),
+    "whether an account is locked": (
+        lockouts.IS_LOCKED,
+        {"account": 1, "at": NOW},
+        ("INTEGER PRIMARY KEY", "pk_lockouts"),
+    ),
+    "an order": (orders.GET_ORDER, {"id": 1}, ("INTEGER PRIMARY KEY", "pk_orders")),
+    "which orders are known": (orders.KNOWN_ORDERS, {"ids": "[1, 2]"}, ("INTEGER PRIMARY KEY", "pk_orders")),
+    "working orders of an account": (orders.working_orders(account_id=1), {}, ("ix_orders_working",) * 2),
+    "trailing stops of a contract": (
+        orders.TRAILING_ORDERS,
+        {"contract": "X", "at": None},
+        ("ix_orders_trailing",) * 2,
+    ),
+    "trailing stops of a contract by a time": (
+        orders.TRAILING_ORDERS,
+        {"contract": "X", "at": NOW},
+        ("ix_orders_trailing",) * 2,
+    ),
+    "a position": (
+        positions.SAME_POSITION,
+        {"id": 1, "account": 1, "contract": "X"},
+        ("idx_positions_", "idx_positions_"),
+    ),
+    "a position that was closed": (
+        positions.CLOSED_LIKE,
+        {"id": 1, "account": 1, "contract": "X"},
+        ("ix_closed_positions_account_id_contract_id",) * 2,
+    ),
+    "a trade": (trades.GET_TRADE, {"venue_trade": 1}, ("uq_trade_history_venue_trade_id",) * 2),
+    "a trading day": (
+        trades.GET_DAY,
+        {"account": 1, "day": NOW.date()},
+        ("sqlite_autoindex_daily_pnl", "pk_daily_pnl"),
+    ),
+}
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_hot_read_is_found_by_its_index(session: Session, sent: list[tuple[str, Any]], read: str) -> None:
+    statement, parameters, indexes = READS[read]
+    connection = session.connection()
+    dialect = connection.dialect.name
+    session.execute(statement[dialect] if isinstance(statement, dict) else statement, parameters).all()
+    sql, bound = sent[-1]
+    if dialect == "postgresql":
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # on a table of a few rows it always wins
+    explain = "EXPLAIN QUERY PLAN" if dialect == "sqlite" else "EXPLAIN"
+    plan = str(connection.exec_driver_sql(f"{explain} {sql}", bound).all())
+    assert indexes[dialect == "postgresql"] in plan
+    assert "SCAN orders" not in plan
+    assert "Seq Scan" not in plan
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_writing_an_order_event_looks_at_no_other_row(session: Session) -> None:
+    connection = session.connection()
+    update = str(orders.APPLY_TO_KNOWN.compile(dialect=connection.dialect))
+    marks = (None,) * update.count("?")
+    plan = str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {update}", marks).all())
+    assert "INTEGER PRIMARY KEY" in plan
