@@ -39,7 +39,8 @@ class Transaction:
 
     @property
     def session(self) -> Session:
-        """A Session in this transaction; what it holds at the end is written with it."""
+        """A Session in this transaction; what it holds at the end is written with it. Its own `commit` only writes: the
+        transaction is committed at the end of the block, and by nothing else."""
         return self._lane.session
 
     def finish(self) -> None:

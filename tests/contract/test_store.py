@@ -236,3 +236,36 @@ def test_a_verdict_inside_an_in_memory_transaction_is_refused_and_loses_nothing(
                 store.status()
         with store.read() as tx:
             assert len(tx.orders.working()) == 1
+
+
+def test_a_transaction_is_all_or_nothing_whatever_its_session_is_told(store: RiskStore) -> None:
+    """An Order by the session, one by the repository; the session's own commit is none of the transaction's."""
+
+    def an_order(id: int) -> Order:
+        return Order(
+            id=id,
+            account_id=1,
+            contract_id="X",
+            type=OrderType.MARKET,
+            side=OrderSide.BUY,
+            size=1,
+            state=OrderState.ACTIVE,
+        )
+
+    with pytest.raises(RuntimeError), store.begin() as tx:
+        tx.session.add(an_order(1))
+        tx.session.commit()
+        tx.orders.save(an_order(2))
+        raise RuntimeError
+    with store.begin() as tx:
+        tx.orders.save(an_order(3))
+        tx.session.rollback()
+    with store.begin() as tx:
+        tx.session.add(an_order(4))
+        assert tx.orders.get(4) is not None  # what is pending is written before a statement of the repositories
+        with pytest.raises(ValueError, match="back"), tx.session.begin_nested():
+            tx.session.add(an_order(5))
+            raise ValueError("back")
+        tx.session.add(an_order(6))
+    with store.read() as tx:
+        assert [order.id for order in tx.orders.working()] == [4, 6]
