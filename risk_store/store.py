@@ -25,7 +25,6 @@ from risk_store.deadlines import answered_by, cut_off_at
 from risk_store.enforcement import NOT_ASKED, Enforcement, EnforcementContext, LiveEnforcements, NotAsked, OnAlert
 from risk_store.engines import BUSY_TIMEOUT_S, database_file, display_url, open_engine, parse_url, set_wal, translated
 from risk_store.errors import NestedTransaction, SchemaMismatch, StoreBusy, StoreClosed
-from risk_store.grouping import GroupCommit
 from risk_store.interrupted import Interrupted
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.models.base import utc_now
@@ -100,7 +99,6 @@ class RiskStore:
         self._in_memory = self._is_sqlite and database_file(self._url) is None
         self._readers = self._engine if self._in_memory else open_engine(self._url, "read", pool_size=pool_size)
         self._queue = WriterQueue()
-        self._group = GroupCommit(self._write)
         self._writer: sa.Connection | None = None
         self._guard = threading.Lock()
         self._verdict: schema.SchemaStatus | None = None
@@ -240,10 +238,7 @@ class RiskStore:
         self.close()
 
     def _run(self, timeout_s: float, work: Callable[[Transaction], T]) -> T:
-        """What `work` returns, committed. On an SQLite file together with what other threads want written."""
-        if self._is_sqlite and not self._in_memory:
-            self._check_not_nested()  # else it might wait for the turn that this thread has itself
-            return self._group.run(timeout_s, work)
+        """What `work` returns, committed."""
         with self._write(timeout_s) as tx:
             return work(tx)
 
@@ -264,8 +259,11 @@ class RiskStore:
             try:
                 with self._connected(deadline, bounded) as connection:
                     tx = Transaction(connection, self._clock)
-                    yield tx
-                    tx.finish()
+                    try:
+                        yield tx
+                        tx.finish()
+                    finally:
+                        tx.end()
             finally:
                 self._thread.writing = False
 
@@ -287,8 +285,8 @@ class RiskStore:
             except BaseException:
                 self._drop_writer()  # a COMMIT that failed may have left it in its transaction
                 raise
-            if self._closed:
-                self._drop_writer()
+            if self._closed or connection.get_execution_options().keys() != {"busy_timeout_s"}:
+                self._drop_writer()  # options that somebody set for his own transaction are not the next one's
 
     @contextmanager
     def _connected_to_server(self, deadline: float, bounded: bool) -> Iterator[sa.Connection]:
@@ -346,7 +344,6 @@ class RiskStore:
             self._engine.dispose(close=False)
             self._readers.dispose(close=False)
         self._queue = WriterQueue()
-        self._group = GroupCommit(self._write)
         self._guard = threading.Lock()
         self._thread = threading.local()
         self._context = replace(self._context, live=LiveEnforcements())

@@ -40,42 +40,38 @@ class Bulk:
         first = next(chunks, None)
         if first is None:
             return 0
-        connection, chunks = connect(), chain([first], chunks)
-        if connection.dialect.driver == "psycopg" and not connection.dialect.is_async:
-            return self._copy(connection, chunks, progress)
+        connection = connect()
+        copies = connection.dialect.driver == "psycopg" and not connection.dialect.is_async
         count = 0
-        for chunk in chunks:
-            self._insert.execute(connection, chunk)
+        # Whoever makes the rows, and who is told, may use this transaction: not while a COPY has the connection.
+        for chunk in chain([first], chunks):
+            if copies:
+                self._copy(connection, chunk)
+            else:
+                self._insert.execute(connection, chunk)
             count += len(chunk)
             progress(count)
         return count
 
-    def _copy(
-        self, connection: sa.Connection, chunks: Iterable[list[Mapping[str, Any]]], progress: Callable[[int], None]
-    ) -> int:
+    def _copy(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """COPY in binary form: no text is made of a value and read again, which is most of the cost."""
-        dialect = connection.dialect
+        dialect: Any = connection.dialect
         types = [self._table.columns[name].type.dialect_impl(dialect) for name in self._columns]
         convert = [(name, type_.bind_processor(dialect)) for name, type_ in zip(self._columns, types, strict=True)]
         names = ", ".join(map(dialect.identifier_preparer.quote, self._columns))
         statement = f"COPY {self._table.name} ({names}) FROM STDIN (FORMAT BINARY)"
         raw: Any = connection.connection.driver_connection
-        count = 0
         try:
             with raw.cursor() as cursor, cursor.copy(statement) as copy:
                 copy.set_types([type_.compile(dialect).lower() for type_ in types])
-                for chunk in chunks:
-                    for row in chunk:
-                        copy.write_row(
-                            [value if (value := row[name]) is None or to is None else to(value) for name, to in convert]
-                        )
-                    count += len(chunk)
-                    progress(count)
+                for row in rows:
+                    copy.write_row(
+                        [value if (value := row[name]) is None or to is None else to(value) for name, to in convert]
+                    )
         except dialect.loaded_dbapi.Error as error:
             raise sa.exc.DBAPIError.instance(
                 statement, None, error, dialect.loaded_dbapi.Error, hide_parameters=True, dialect=dialect
             ) from error
-        return count
 
 
 def _chunks(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:

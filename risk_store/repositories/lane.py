@@ -4,7 +4,8 @@ that are carried out by the driver's own SQL.
 SQLAlchemy's way from a statement and its parameters to the driver costs 70–100 µs, a Session another 45, beside some
 20 for the row itself (SQLite without the commit). Each event of an order and each enforcement would pay that. So a hot
 statement is compiled once, by public API, and sent as its SQL with converted values. The column types still check each
-value; errors and events are SQLAlchemy's as ever. `python -m benchmarks.orders` shows what is left.
+value, errors are SQLAlchemy's as ever, and so are the events of the cursor (but not `before_execute`). What is left is
+printed by `python -m benchmarks.orders`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from risk_store.errors import InvalidValue
+from risk_store.errors import InvalidValue, StoreClosed
 from risk_store.models import Base
 
 __all__ = ["Lane", "Prepared"]
@@ -44,6 +45,8 @@ class Prepared:
         Raises InvalidValue for a value that its column cannot keep, and for a dialect it is not written for.
         """
         dialect = connection.dialect
+        if connection.get_execution_options().get("schema_translate_map"):
+            return connection.execute(self._of(dialect), parameters)  # a caller's own, which plain SQL would not follow
         compiled = self._compiled.get((dialect.name, dialect.driver))
         if compiled is None:
             compiled = self._compiled[dialect.name, dialect.driver] = self._compile(dialect)
@@ -51,13 +54,16 @@ class Prepared:
             return connection.exec_driver_sql(compiled.sql, compiled.values(parameters))
         return connection.exec_driver_sql(compiled.sql, list(map(compiled.values, parameters)))
 
-    def _compile(self, dialect: sa.Dialect) -> _Compiled:
+    def _of(self, dialect: sa.Dialect) -> Any:
         statement = self._statement
-        if isinstance(statement, Mapping):
-            if dialect.name not in statement:
-                raise InvalidValue("dialect", dialect.name, "one of " + ", ".join(statement))
-            statement = statement[dialect.name]
-        compiled = statement.compile(dialect=dialect, column_keys=self._columns)
+        if not isinstance(statement, Mapping):
+            return statement
+        if dialect.name not in statement:
+            raise InvalidValue("dialect", dialect.name, "one of " + ", ".join(statement))
+        return statement[dialect.name]
+
+    def _compile(self, dialect: sa.Dialect) -> _Compiled:
+        compiled = self._of(dialect).compile(dialect=dialect, column_keys=self._columns)
         taken, fixed = [], {}
         for bind, name in compiled.bind_names.items():
             convert = bind.type.dialect_impl(dialect).bind_processor(dialect)
@@ -90,30 +96,44 @@ class Lane:
     """A transaction's connection, or a Session of the caller's own."""
 
     def __init__(self, given: sa.Connection | Session) -> None:
-        self._given = given
+        self._given: sa.Connection | Session | None = given
         self._session = given if isinstance(given, Session) else None
 
     @property
     def session(self) -> Session:
-        """A Session in this transaction: made when it is first asked for."""
+        """A Session of this transaction, made when it is first asked for."""
         if self._session is None:
-            self._session = Session(self._given, expire_on_commit=False)  # type: ignore[arg-type]
+            # From now on the transaction is the Session's: what it is told, commit and rollback too, holds.
+            mode: Any = "control_fully"
+            self._session = Session(self._bind(), expire_on_commit=False, join_transaction_mode=mode)
+            self._session.connection()
         return self._session
 
     def connection(self, model: type[Base]) -> sa.Connection:
         """The connection to the database of `model`; what is pending in the Session has been written."""
-        if self._session is None:
-            return self._given  # type: ignore[return-value]
-        if self._session.new or self._session.dirty or self._session.deleted:
-            self._session.flush()
-        return self._session.connection(bind_arguments={"mapper": model})
+        session = self._session
+        if session is None:
+            return self._bind()
+        if session.autoflush and (session.new or session.dirty or session.deleted):
+            session.flush()
+        return session.connection(bind_arguments={"mapper": model})
 
     def dialect(self, model: type[Base]) -> sa.Dialect:
         """Of the database in which `model` lives."""
-        return self._given.dialect if isinstance(self._given, sa.Connection) else self._given.get_bind(model).dialect
+        return self._given.get_bind(model).dialect if isinstance(self._given, Session) else self._bind().dialect
 
     def finish(self) -> None:
-        """Writes what is pending, and lets go of the objects: the transaction is about to be committed."""
+        """Commits by the Session, if there is one: with what is pending, and whatever its listeners add to it."""
         if self._session is not None:
-            self._session.flush()
+            self._session.commit()
+
+    def end(self) -> None:
+        """Lets go of the connection, which is the next transaction's."""
+        if self._session is not None:
             self._session.close()
+        self._given = None
+
+    def _bind(self) -> sa.Connection:
+        if not isinstance(self._given, sa.Connection):
+            raise StoreClosed("this transaction is over: begin another one")
+        return self._given

@@ -39,10 +39,13 @@ class Transaction:
 
     @property
     def session(self) -> Session:
-        """A Session in this transaction; what it holds at the end is written with it. Its own `commit` only writes: the
-        transaction is committed at the end of the block, and by nothing else."""
+        """A Session of this transaction, made when first asked for: what it holds at the end is written with it."""
         return self._lane.session
 
     def finish(self) -> None:
-        """For whoever began the transaction: writes what is pending in the session, before the commit."""
+        """For whoever began the transaction: commits by the session, if there is one, with all that it has to write."""
         self._lane.finish()
+
+    def end(self) -> None:
+        """For whoever began the transaction: it is over, and none of its repositories can be used any more."""
+        self._lane.end()

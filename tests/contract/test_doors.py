@@ -812,7 +812,6 @@ async def test_ctrl_c_before_the_block_leaves_nothing_that_stops_the_next_one(
             raise KeyboardInterrupt  # the intent is committed
 
     monkeypatch.setattr(door.store, "_write", pressed)
-    monkeypatch.setattr(door.store._group, "_write", pressed)
     with pytest.raises(KeyboardInterrupt):
         async with door.enforce(exclusive=True):
             raise AssertionError("the block must not run")

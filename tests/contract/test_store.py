@@ -1,11 +1,13 @@
 """Transactions of the store, the same on each engine."""
 
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
 from risk_store import (
@@ -24,6 +26,7 @@ from risk_store import (
     SchemaMismatch,
     StoreClosed,
 )
+from risk_store.repositories import Transaction
 from risk_store.schema import HEAD
 
 
@@ -238,34 +241,89 @@ def test_a_verdict_inside_an_in_memory_transaction_is_refused_and_loses_nothing(
             assert len(tx.orders.working()) == 1
 
 
-def test_a_transaction_is_all_or_nothing_whatever_its_session_is_told(store: RiskStore) -> None:
-    """An Order by the session, one by the repository; the session's own commit is none of the transaction's."""
+def an_order(id: int) -> Order:
+    return Order(
+        id=id,
+        account_id=1,
+        contract_id="X",
+        type=OrderType.MARKET,
+        side=OrderSide.BUY,
+        size=1,
+        state=OrderState.ACTIVE,
+    )
 
-    def an_order(id: int) -> Order:
-        return Order(
-            id=id,
-            account_id=1,
-            contract_id="X",
-            type=OrderType.MARKET,
-            side=OrderSide.BUY,
-            size=1,
-            state=OrderState.ACTIVE,
-        )
 
+def test_the_session_of_a_transaction_is_its_own_and_what_it_is_told_holds(store: RiskStore) -> None:
     with pytest.raises(RuntimeError), store.begin() as tx:
         tx.session.add(an_order(1))
-        tx.session.commit()
         tx.orders.save(an_order(2))
         raise RuntimeError
     with store.begin() as tx:
         tx.orders.save(an_order(3))
         tx.session.rollback()
     with store.begin() as tx:
-        tx.session.add(an_order(4))
-        assert tx.orders.get(4) is not None  # what is pending is written before a statement of the repositories
+        tx.orders.save(an_order(4))
+        tx.session.close()
+    with pytest.raises(InvalidRequestError), store.begin() as tx:
+        tx.lockouts.set(5, "loss", "R")
+        tx.session.rollback()
+        tx.lockouts.set(6, "loss", "R")
+    with pytest.raises(RuntimeError), store.begin() as tx:
+        tx.session.add(an_order(7))
+        tx.session.commit()
+        raise RuntimeError
+    with store.begin() as tx:
+        tx.session.add(an_order(8))
+        assert tx.orders.get(8) is not None  # what is pending is written before a statement of the repositories
         with pytest.raises(ValueError, match="back"), tx.session.begin_nested():
-            tx.session.add(an_order(5))
+            tx.session.add(an_order(9))
             raise ValueError("back")
-        tx.session.add(an_order(6))
+        tx.session.add(an_order(10))
     with store.read() as tx:
-        assert [order.id for order in tx.orders.working()] == [4, 6]
+        assert [order.id for order in tx.orders.working()] == [7, 8, 10]
+        assert list(tx.lockouts.active()) == []
+
+
+def test_what_a_listener_adds_at_the_end_is_written_too(store: RiskStore) -> None:
+    added = [an_order(2)]
+    with store.begin() as tx:
+        sa.event.listen(
+            tx.session, "after_flush_postexec", lambda session, _context: added and session.add(added.pop())
+        )
+        tx.session.add(an_order(1))
+    with store.read() as tx:
+        assert sorted(order.id for order in tx.orders.working()) == [1, 2]
+
+
+def test_a_pending_object_that_must_not_be_written_yet_is_not(store: RiskStore) -> None:
+    with store.begin() as tx:
+        with tx.session.no_autoflush:
+            half = an_order(1)
+            half.size = None  # type: ignore[assignment]
+            tx.session.add(half)
+            assert not tx.lockouts.is_locked(1)
+        half.size = 1
+    with store.read() as tx:
+        assert [order.size for order in tx.orders.working()] == [1]
+
+
+def test_a_transaction_that_is_over_is_over(store: RiskStore) -> None:
+    with store.begin() as tx:
+        pass
+    with pytest.raises(StoreClosed, match="this transaction is over"):
+        tx.lockouts.is_locked(1)
+    with store.begin() as later:
+        assert later.lockouts.set(1, "loss", "R")
+
+
+def test_rows_may_be_made_by_reading_in_the_same_transaction(store: RiskStore) -> None:
+    def rows(tx: Transaction) -> Iterator[EnforcementLog]:
+        for number in range(1, 2201):
+            if number % 500 == 1:
+                assert not tx.lockouts.is_locked(number)
+            yield EnforcementLog(account_id=number, rule_id="R", action="A", reason="x", success=True)
+
+    with store.begin() as tx:
+        told: list[bool] = []
+        count = tx.enforcements.add_many(rows(tx), lambda _count: told.append(tx.lockouts.is_locked(1)))
+    assert (count, told) == (2200, [False] * 3)

@@ -17,7 +17,6 @@ from sqlalchemy.orm import Session
 
 from risk_store import InvalidValue, Order, OrderRepository, OrderSide, OrderState, OrderType, RiskStore, StoreBusy
 from risk_store.events import OrderUpdate
-from risk_store.statements.orders import TRAILING_ORDERS
 from risk_store.trailing import TrailResult
 
 if TYPE_CHECKING:
@@ -207,18 +206,6 @@ def test_orders_of_one_distance_move_in_one_statement_wherever_they_were(
 
 def test_a_stop_at_which_nothing_is_known_to_lie_yet_is_no_reason_to_stop(orders: OrderRepository) -> None:
     assert orders.trail("CON.F.US.UNKNOWN", 1.0) == TrailResult([], [], [])
-
-
-def test_the_candidates_are_found_by_their_index(session: Session, sent: list[tuple[str, Any]]) -> None:
-    connection = session.connection()
-    session.execute(TRAILING_ORDERS[connection.dialect.name], {"contract": MNQ, "at": None}).all()
-    sql, parameters = sent[-1]
-    if connection.dialect.name == "sqlite":
-        plan = str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", parameters).all())
-    else:
-        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
-        plan = str(connection.exec_driver_sql(f"EXPLAIN {sql}", parameters).all())
-    assert "ix_orders_trailing" in plan
 
 
 @pytest.mark.parametrize(
