@@ -141,7 +141,10 @@ def _replay_batch(
         written = readable
     except (InvalidValue, DataError):
         # Once more, to find out which.
-        written = _write(store, lambda tx: list(_one_by_one(tx, readable, refused, early)))
+        written, refused_here, early_here = _write(store, lambda tx: _one_by_one(tx, readable, early is not None))
+        refused += refused_here
+        if early is not None:
+            early += early_here
     for line in written:
         for update in line.updates:
             summary.count(update)
@@ -186,22 +189,29 @@ def _readable(batch: Sequence[tuple[int, str]], refused: list[Refused]) -> Itera
 
 
 def _one_by_one(
-    tx: Transaction, lines: Sequence[_Line], refused: list[Refused], early: list[tuple[int, str]] | None
-) -> Iterator[_Line]:
-    """Each line on its own, all of it or nothing, in the one transaction."""
+    tx: Transaction, lines: Sequence[_Line], may_wait: bool
+) -> tuple[list[_Line], list[Refused], list[tuple[int, str]]]:
+    """Each line on its own, all of it or nothing, in one transaction: those written, refused, to be tried again.
+
+    New lists, since the transaction may be tried again.
+    """
+    written: list[_Line] = []
+    refused: list[Refused] = []
+    early: list[tuple[int, str]] = []
     for line in lines:
         try:
             with tx.session.begin_nested():
                 apply(tx, line.updates)
         except InvalidValue as error:
-            if isinstance(error, NotKnownYet) and early is not None:
+            if isinstance(error, NotKnownYet) and may_wait:
                 early.append((line.number, line.text))
             else:
                 refused.append(Refused(line.number, str(error), line.text))
         except DataError as error:
             refused.append(Refused(line.number, str(error.orig).partition("\n")[0], line.text))
         else:
-            yield line
+            written.append(line)
+    return written, refused, early
 
 
 def _payload(text: str) -> Any:
