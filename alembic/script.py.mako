@@ -12,7 +12,8 @@ Rules of this folder (docs/schema.md has the reasons):
 - Name every constraint and index. No batch rebuild where ALTER TABLE does it.
 - Data is streamed in batches by key. What cannot be read stays as it is.
 - A downgrade that would lose a value refuses and names it.
-- Add the revision to REVISIONS in risk_store/schema.py and freeze a file of it in tests/frozen/.
+- Add the revision to REVISIONS in risk_store/schema/verdict.py, with the columns and tables it adds beside it, and
+  freeze a file of it in tests/frozen/.
 
 Revision: ${up_revision}
 Revises: ${down_revision | comma,n}

@@ -209,10 +209,6 @@ class _Rejected:
         self.rows += 1
 
 
-def _json(value: object) -> str:
-    return value.isoformat() if isinstance(value, date) else repr(value)
-
-
 def _key_of(table: str, row: dict[str, Any]) -> str:
     return ", ".join(f"{column.name} {row[column.name]!r}" for column in Base.metadata.tables[table].primary_key)
 

@@ -37,7 +37,7 @@ from risk_store.errors import (
 )
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.owner import RUNNING, OwnerState, this_process
-from risk_store.recording import Limits, Run, Step, Steps, lock, recording, run_steps, shout, text_of
+from risk_store.recording import Limits, Step, Steps, Write, lock, recording, run_steps, shout, text_of
 from risk_store.repositories import Transaction
 from risk_store.settings import configured_thresholds
 from risk_store.statements import arguments
@@ -428,7 +428,7 @@ class Enforcement(EnforcementCore):
     was written.
     """
 
-    run: Run
+    write: Write
 
     def lock_out(self, until: datetime | None = None, reason: str | None = None) -> None:
         """Locks the account now, in a transaction of its own; `until` None is until released.
@@ -436,11 +436,11 @@ class Enforcement(EnforcementCore):
         Never raises for a store in trouble, since the rest of the block must run: the lockout is then written with the
         outcome. Raises InvalidValue for an `until` that is not an aware instant, and for an empty reason.
         """
-        run_steps(self._locking_out(until, reason), self.run)
+        run_steps(self._locking_out(until, reason), self.write)
 
     def __enter__(self) -> Self:
         limit = time.monotonic() + self.context.thresholds.timeout_ms / 1000
-        run_steps(self._beginning(), self.run)
+        run_steps(self._beginning(), self.write)
         self._call = self._watched(limit)
         return self
 
@@ -449,7 +449,7 @@ class Enforcement(EnforcementCore):
     ) -> None:
         self._call.cancel()
         try:
-            run_steps(self._ending(error), self.run)
+            run_steps(self._ending(error), self.write)
         finally:
             self._tell_of_end()
 

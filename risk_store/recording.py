@@ -20,7 +20,7 @@ from risk_store.errors import EnforcementNotRecorded, InvalidValue, NestedTransa
 from risk_store.models import EnforcementLog, Lockout
 from risk_store.repositories import Transaction
 
-__all__ = ["Limits", "Run", "Step", "Steps", "Write", "lock", "recording", "run_steps", "shout", "text_of"]
+__all__ = ["Limits", "Step", "Steps", "Write", "lock", "recording", "run_steps", "shout", "text_of"]
 
 logger = logging.getLogger("risk_store.enforcement")
 
@@ -46,19 +46,14 @@ class Write(Protocol):
     def __call__(self, timeout_s: float) -> AbstractContextManager[Transaction]: ...
 
 
-class Run(Protocol):
-    """Runs work in a write transaction, waiting for it at most `timeout_s` seconds; committed when it returns."""
-
-    def __call__(self, timeout_s: float, work: Callable[[Transaction], T]) -> T: ...
-
-
-def run_steps(steps: Steps[T], run: Run) -> T:
-    """Runs each step, one after the other."""
+def run_steps(steps: Steps[T], write: Write) -> T:
+    """Runs each step in a transaction of its own, in this thread."""
     try:
         step = next(steps)
         while True:
             try:
-                result = run(step.timeout_s, step.work)
+                with write(step.timeout_s) as tx:
+                    result = step.work(tx)
             except BaseException as error:
                 step = steps.throw(error)
             else:

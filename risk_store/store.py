@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from risk_store.metrics import Metrics
 
 __all__ = ["RiskStore"]
-
-T = TypeVar("T")
 
 SET_TIMEOUTS = sa.text(
     "SELECT set_config('lock_timeout', :milliseconds, true), set_config('statement_timeout', :milliseconds, true)"
@@ -186,7 +184,7 @@ class RiskStore:
             details=details,
             lock_until=lock_until,
             exclusive=exclusive,
-            run=self._run,
+            write=self._write,
             context=self._context,
         )
 
@@ -199,7 +197,7 @@ class RiskStore:
         log.check_writable()
         log.enforcement_id = log.enforcement_id or uuid.uuid4().hex
         lockouts = [lockout] if lockout is not None else []
-        return run_steps(recording(lambda: log, lockouts, self._context.limits, in_flight=False), self._run)
+        return run_steps(recording(lambda: log, lockouts, self._context.limits, in_flight=False), self._write)
 
     def interrupted(self) -> list[Interrupted]:
         """Enforcements that have begun and whose process is gone: nobody will finish them. Those of other hosts, of
@@ -236,11 +234,6 @@ class RiskStore:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def _run(self, timeout_s: float, work: Callable[[Transaction], T]) -> T:
-        """What `work` returns, committed."""
-        with self._write(timeout_s) as tx:
-            return work(tx)
 
     @contextmanager
     def _write(self, timeout_s: float | None) -> Iterator[Transaction]:

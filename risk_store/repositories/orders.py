@@ -126,7 +126,7 @@ class OrderRepository(Repository):
 
     def _check_known(self, updates: Sequence[OrderUpdate]) -> None:
         ids = {"ids": as_parameter({update.id for update in updates})}
-        known = set(self._session.scalars(self._of_dialect(statements.KNOWN_ORDERS, Order), ids))
+        known = set(self._run(_KNOWN, Order, ids).scalars())
         for update in updates:
             if update.id not in known:
                 raise _not_known_yet(update)
@@ -192,7 +192,7 @@ class OrderRepository(Repository):
     def _lock(self, ids: Collection[int]) -> None:
         """On a server: the orders' locks in the order of their ids, which everything here that writes many takes."""
         if ids and self._dialect(Order) == "postgresql":
-            self._session.execute(statements.LOCK_ORDERS["postgresql"], {"ids": as_parameter(ids)})
+            self._run(_LOCK, Order, {"ids": as_parameter(ids)}).close()
 
     def reconcile(self, account_id: int, rows: Iterable[OrderUpdate], asked_at: datetime) -> Reconciled:
         """Compares an account's working orders with the gateway's own list of open ones, and tells what differs.
@@ -237,7 +237,8 @@ class OrderRepository(Repository):
 
 _APPLY_NEW, _APPLY_TO_KNOWN = Prepared(statements.APPLY_NEW), Prepared(statements.APPLY_TO_KNOWN)
 _TRAILING, _MOVE = Prepared(statements.TRAILING_ORDERS), Prepared(statements.MOVE_STOPS)
-_TRIGGER = Prepared(statements.TRIGGER_STOPS)
+_TRIGGER, _LOCK = Prepared(statements.TRIGGER_STOPS), Prepared(statements.LOCK_ORDERS)
+_KNOWN = Prepared(statements.KNOWN_ORDERS)
 _ATTEMPTS = 100
 
 

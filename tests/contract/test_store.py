@@ -241,56 +241,44 @@ def test_a_verdict_inside_an_in_memory_transaction_is_refused_and_loses_nothing(
             assert len(tx.orders.working()) == 1
 
 
-def an_order(id: int) -> Order:
-    return Order(
-        id=id,
-        account_id=1,
-        contract_id="X",
-        type=OrderType.MARKET,
-        side=OrderSide.BUY,
-        size=1,
-        state=OrderState.ACTIVE,
-    )
-
-
 def test_the_session_of_a_transaction_is_its_own_and_what_it_is_told_holds(store: RiskStore) -> None:
     with pytest.raises(RuntimeError), store.begin() as tx:
-        tx.session.add(an_order(1))
-        tx.orders.save(an_order(2))
+        tx.session.add(limit_order(1))
+        tx.orders.save(limit_order(2))
         raise RuntimeError
     with store.begin() as tx:
-        tx.orders.save(an_order(3))
+        tx.orders.save(limit_order(3))
         tx.session.rollback()
     with store.begin() as tx:
-        tx.orders.save(an_order(4))
+        tx.orders.save(limit_order(4))
         tx.session.close()
     with pytest.raises(InvalidRequestError), store.begin() as tx:
         tx.lockouts.set(5, "loss", "R")
         tx.session.rollback()
         tx.lockouts.set(6, "loss", "R")
     with pytest.raises(RuntimeError), store.begin() as tx:
-        tx.session.add(an_order(7))
+        tx.session.add(limit_order(7))
         tx.session.commit()
         raise RuntimeError
     with store.begin() as tx:
-        tx.session.add(an_order(8))
+        tx.session.add(limit_order(8))
         assert tx.orders.get(8) is not None  # what is pending is written before a statement of the repositories
         with pytest.raises(ValueError, match="back"), tx.session.begin_nested():
-            tx.session.add(an_order(9))
+            tx.session.add(limit_order(9))
             raise ValueError("back")
-        tx.session.add(an_order(10))
+        tx.session.add(limit_order(10))
     with store.read() as tx:
         assert [order.id for order in tx.orders.working()] == [7, 8, 10]
         assert list(tx.lockouts.active()) == []
 
 
 def test_what_a_listener_adds_at_the_end_is_written_too(store: RiskStore) -> None:
-    added = [an_order(2)]
+    added = [limit_order(2)]
     with store.begin() as tx:
         sa.event.listen(
             tx.session, "after_flush_postexec", lambda session, _context: added and session.add(added.pop())
         )
-        tx.session.add(an_order(1))
+        tx.session.add(limit_order(1))
     with store.read() as tx:
         assert sorted(order.id for order in tx.orders.working()) == [1, 2]
 
@@ -298,7 +286,7 @@ def test_what_a_listener_adds_at_the_end_is_written_too(store: RiskStore) -> Non
 def test_a_pending_object_that_must_not_be_written_yet_is_not(store: RiskStore) -> None:
     with store.begin() as tx:
         with tx.session.no_autoflush:
-            half = an_order(1)
+            half = limit_order(1)
             half.size = None  # type: ignore[assignment]
             tx.session.add(half)
             assert not tx.lockouts.is_locked(1)
