@@ -40,6 +40,7 @@ __all__ = [
     "open_async_engine",
     "open_engine",
     "parse_url",
+    "set_busy_timeout",
     "set_wal",
     "sync_url",
     "translated",
@@ -280,7 +281,7 @@ def _prepare_sqlite(engine: sa.Engine, purpose: Purpose) -> None:
     @event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
         options = connection.get_execution_options()
-        _set_busy_timeout(connection, options.get("busy_timeout_s", _patience(purpose)))
+        set_busy_timeout(connection, options.get("busy_timeout_s", _patience(purpose)))
         # IMMEDIATE takes the write lock before anything is read: a deferred transaction that read first cannot wait
         # for the lock and fails at once, whatever the timeout. Readers stay deferred and block nobody.
         kind = "DEFERRED" if purpose in ("read", "look") else options.get("sqlite_begin", "IMMEDIATE")
@@ -304,7 +305,8 @@ def mode_to_look(file: Path) -> str:
         return "rw"
 
 
-def _set_busy_timeout(connection: sa.Connection, seconds: float) -> None:
+def set_busy_timeout(connection: sa.Connection, seconds: float) -> None:
+    """How long SQLite waits from now on for a writer in another process."""
     milliseconds = int(seconds * 1000)
     if connection.info.get("busy_timeout_ms") != milliseconds:
         _execute(connection, f"PRAGMA busy_timeout = {milliseconds}")
@@ -365,16 +367,17 @@ _POSTGRESQL_ERRORS: dict[str, type[RiskStoreError]] = {
 
 
 @contextmanager
-def translated(url: URL) -> Iterator[None]:
+def translated(url: URL, driver: Any = sqlite3) -> Iterator[None]:
     """Turns the driver errors a user can act on into the store's own, which name the database; others pass as they are.
 
-    The cause is kept. The driver's text is not repeated whole: PostgreSQL's DETAIL lines hold values.
+    `driver` is the module whose own errors may come, where it is used without SQLAlchemy in between. The cause is kept.
+    The driver's text is not repeated whole: PostgreSQL's DETAIL lines hold values.
     """
     try:
         yield
-    except (exc.DBAPIError, sqlite3.Error) as error:
-        orig = error if isinstance(error, sqlite3.Error) else error.orig
-        kind = _classify(error, orig)
+    except (exc.DBAPIError, driver.Error) as error:
+        orig = error.orig if isinstance(error, exc.DBAPIError) else error
+        kind = _classify(error, orig, driver)
         if kind is None:
             raise
         first_line = str(orig).strip().partition("\n")[0]
@@ -382,7 +385,7 @@ def translated(url: URL) -> Iterator[None]:
         raise kind(f"{display_url(url)}: {_scrubbed(first_line, url)}. {meaning}") from error
 
 
-def _classify(error: Exception, orig: BaseException | None) -> type[RiskStoreError] | None:
+def _classify(error: Exception, orig: BaseException | None, driver: Any) -> type[RiskStoreError] | None:
     name = getattr(orig, "sqlite_errorname", None)
     if name is not None:
         # Extended codes (SQLITE_READONLY_DIRECTORY, SQLITE_IOERR_WRITE) begin with their primary one.
@@ -391,7 +394,7 @@ def _classify(error: Exception, orig: BaseException | None) -> type[RiskStoreErr
     if state is not None:
         return _POSTGRESQL_ERRORS.get(state) or (StoreUnavailable if state.startswith(("08", "28", "3D")) else None)
     # No SQLSTATE: the server never answered.
-    return StoreUnavailable if isinstance(error, exc.OperationalError) else None
+    return StoreUnavailable if isinstance(error, (exc.OperationalError, driver.OperationalError)) else None
 
 
 def _scrubbed(text: str, url: URL) -> str:

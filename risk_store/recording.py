@@ -14,11 +14,15 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NamedTuple, Protocol, TypeVar
+
+import sqlalchemy as sa
 
 from risk_store.errors import EnforcementNotRecorded, InvalidValue, NestedTransaction, shown
 from risk_store.models import EnforcementLog, Lockout
 from risk_store.repositories import Transaction
+from risk_store.repositories.outcomes import Outcome
 
 __all__ = ["Limits", "Step", "Steps", "Write", "lock", "recording", "run_steps", "shout", "text_of"]
 
@@ -34,6 +38,8 @@ class Step(NamedTuple):
 
     timeout_s: float
     work: Callable[[Transaction], Any]
+    outcome: Callable[[sa.Dialect, Callable[[], datetime]], Outcome] | None = None
+    """Where there is one it may be written instead, without a transaction's repositories and along with others."""
 
 
 Steps = Generator[Step, Any, T]
@@ -46,14 +52,17 @@ class Write(Protocol):
     def __call__(self, timeout_s: float) -> AbstractContextManager[Transaction]: ...
 
 
-def run_steps(steps: Steps[T], write: Write) -> T:
-    """Runs each step in a transaction of its own, in this thread."""
+def run_steps(steps: Steps[T], write: Write, write_outcome: Callable[[Step], Any] | None = None) -> T:
+    """Runs each step in a transaction of its own, in this thread; an outcome by `write_outcome`, if given."""
     try:
         step = next(steps)
         while True:
             try:
-                with write(step.timeout_s) as tx:
-                    result = step.work(tx)
+                if write_outcome is not None and step.outcome is not None:
+                    result = write_outcome(step)
+                else:
+                    with write(step.timeout_s) as tx:
+                        result = step.work(tx)
             except BaseException as error:
                 step = steps.throw(error)
             else:
@@ -107,10 +116,18 @@ def recording(
             tx.enforcements.add(log)
         return log
 
+    def first(dialect: sa.Dialect, clock: Callable[[], datetime]) -> Outcome:
+        nonlocal log
+        made = outcome()
+        prepared = Outcome(dialect, made, lockouts, clock)
+        log = made  # from now on it may be written: every later attempt looks for it
+        return prepared
+
     for attempt in range(_ATTEMPTS):
         left = deadline - time.monotonic()
+        quick = first if attempt == 0 and not in_flight and len(lockouts) <= 1 else None
         try:
-            written: EnforcementLog = yield Step(max(left, 0.001), write)
+            written: EnforcementLog = yield Step(max(left, 0.001), write, quick)
             return written
         except GeneratorExit:
             raise

@@ -19,7 +19,7 @@ from risk_store.repositories.unreadable import tell_of_reports
 from risk_store.statements import arguments
 from risk_store.statements import enforcements as statements
 
-__all__ = ["EnforcementLogRepository"]
+__all__ = ["EnforcementLogRepository", "INSERT", "log_values"]
 
 LOG_COLUMNS = [column.name for column in EnforcementLog.__table__.columns if column.name != "id"]
 IN_FLIGHT_COLUMNS = EnforcementInFlight.__table__.columns.keys()
@@ -27,7 +27,7 @@ Ts = TypeVarTuple("Ts")
 
 LATE = ":late"  # behind the id of an enforcement that had been closed as interrupted when it ended
 
-_INSERT = Prepared(
+INSERT = Prepared(
     {
         "sqlite": statements.INSERT_LOG,  # whose driver tells the id: rows to return would cost 15 µs
         "postgresql": statements.INSERT_LOG.returning(EnforcementLog.__table__.c.id),
@@ -67,7 +67,7 @@ class EnforcementLogRepository(Repository):
         A timestamp of None becomes now. An enforcement_id that the account has already is refused by the database
         (:class:`sqlalchemy.exc.IntegrityError`).
         """
-        result = self._run(_INSERT, EnforcementLog, self._values(log))
+        result = self._run(INSERT, EnforcementLog, self._values(log))
         log.id = result.scalar_one() if result.returns_rows else result.lastrowid
         return log
 
@@ -269,11 +269,16 @@ class EnforcementLogRepository(Repository):
         return self._telling(lambda: self._session.execute(statement).all(), EnforcementLog.__table__)
 
     def _values(self, log: EnforcementLog) -> dict[str, Any]:
-        values = {name: getattr(log, name) for name in LOG_COLUMNS}
-        log.check_values(values)
-        if values["timestamp"] is None:
-            values["timestamp"] = log.timestamp = self._clock()
-        return values
+        return log_values(log, self._clock)
+
+
+def log_values(log: EnforcementLog, clock: Callable[[], datetime]) -> dict[str, Any]:
+    """The row as it is to be written: a timestamp of None becomes now. Raises InvalidValue if it may not be."""
+    values = {name: getattr(log, name) for name in LOG_COLUMNS}
+    log.check_values(values)
+    if values["timestamp"] is None:
+        values["timestamp"] = log.timestamp = clock()
+    return values
 
 
 def _with_facts(details: str | None, **facts: Any) -> str:

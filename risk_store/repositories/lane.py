@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from risk_store.errors import InvalidValue, StoreClosed
 from risk_store.models import Base
 
-__all__ = ["Lane", "Prepared"]
+__all__ = ["Compiled", "Lane", "Prepared"]
 
 
 class Prepared:
@@ -35,7 +35,7 @@ class Prepared:
     def __init__(self, statement: Any | Mapping[str, Any], columns: Sequence[str] | None = None) -> None:
         self._statement = statement
         self._columns = columns  # of a plain insert, which else names every column of the table
-        self._compiled: dict[tuple[str, str], _Compiled] = {}
+        self._compiled: dict[tuple[str, str], Compiled] = {}
 
     def execute(
         self, connection: sa.Connection, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -47,12 +47,17 @@ class Prepared:
         dialect = connection.dialect
         if connection.get_execution_options().get("schema_translate_map"):
             return connection.execute(self._of(dialect), parameters)  # a caller's own, which plain SQL would not follow
-        compiled = self._compiled.get((dialect.name, dialect.driver))
-        if compiled is None:
-            compiled = self._compiled[dialect.name, dialect.driver] = self._compile(dialect)
+        compiled = self.on(dialect)
         if isinstance(parameters, Mapping):
             return connection.exec_driver_sql(compiled.sql, compiled.values(parameters))
         return connection.exec_driver_sql(compiled.sql, list(map(compiled.values, parameters)))
+
+    def on(self, dialect: sa.Dialect) -> Compiled:
+        """The statement as the driver takes it."""
+        compiled = self._compiled.get((dialect.name, dialect.driver))
+        if compiled is None:
+            compiled = self._compiled[dialect.name, dialect.driver] = self._compile(dialect)
+        return compiled
 
     def _of(self, dialect: sa.Dialect) -> Any:
         statement = self._statement
@@ -62,7 +67,7 @@ class Prepared:
             raise InvalidValue("dialect", dialect.name, "one of " + ", ".join(statement))
         return statement[dialect.name]
 
-    def _compile(self, dialect: sa.Dialect) -> _Compiled:
+    def _compile(self, dialect: sa.Dialect) -> Compiled:
         compiled = self._of(dialect).compile(dialect=dialect, column_keys=self._columns)
         taken, fixed = [], {}
         for bind, name in compiled.bind_names.items():
@@ -71,10 +76,12 @@ class Prepared:
                 taken.append((bind.key, name, convert))
             else:  # a value that is part of the statement
                 fixed[name] = bind.effective_value if convert is None else convert(bind.effective_value)
-        return _Compiled(compiled.string, taken, fixed, compiled.positiontup)
+        return Compiled(compiled.string, taken, fixed, compiled.positiontup)
 
 
-class _Compiled(NamedTuple):
+class Compiled(NamedTuple):
+    """A statement in the driver's own SQL, and what makes its values those that the driver takes."""
+
     sql: str
     taken: Sequence[tuple[str, str, Callable[[Any], Any] | None]]
     """Of each parameter its key, its name in the SQL, and what converts it for the driver."""
@@ -83,6 +90,7 @@ class _Compiled(NamedTuple):
     """Where the driver takes values by position: the names in their order, some of them more than once."""
 
     def values(self, parameters: Mapping[str, Any]) -> Any:
+        """Raises InvalidValue for a value that its column cannot keep."""
         converted = {
             name: value if (value := parameters[key]) is None or convert is None else convert(value)
             for key, name, convert in self.taken

@@ -14,7 +14,7 @@ from risk_store.repositories.lane import Prepared
 from risk_store.statements import arguments
 from risk_store.statements import lockouts as statements
 
-__all__ = ["LockoutRepository"]
+__all__ = ["LockoutRepository", "SET", "lockout_values"]
 
 
 class LockoutRepository(Repository):
@@ -51,19 +51,8 @@ class LockoutRepository(Repository):
         Returns whether this lockout is now the one in place; if not, the running one lasts at least as long and keeps
         its reason.
         """
-        now = self._clock()
-        values = {
-            "account_id": arguments.account(account_id),
-            "is_locked": True,
-            "reason": arguments.text("reason", reason),
-            "locked_at": now,
-            "locked_until": None if until is None else arguments.instant("until", until),
-            "rule_id": arguments.text("rule_id", rule_id),
-            "created_at": now,
-            "updated_at": now,
-            "at": now,
-        }
-        return self._run(_SET, Lockout, values).rowcount > 0
+        values = lockout_values(account_id, reason, rule_id, until, self._clock())
+        return self._run(SET, Lockout, values).rowcount > 0
 
     def release(self, account_id: int, reason: str, by: str) -> bool:
         """Ends the account's running lockout now and writes that to the log: who, why, and what was released.
@@ -111,7 +100,24 @@ class LockoutRepository(Repository):
         return self._clock() if at is None else arguments.instant("at", at)
 
 
-_SET, _IS_LOCKED = Prepared(statements.SET_LOCKOUT), Prepared(statements.IS_LOCKED)
+SET, _IS_LOCKED = Prepared(statements.SET_LOCKOUT), Prepared(statements.IS_LOCKED)
+
+
+def lockout_values(
+    account_id: int, reason: str, rule_id: str, until: datetime | None, now: datetime
+) -> dict[str, object]:
+    """The parameters of the statement that locks an account. Raises InvalidValue for what is no lockout."""
+    return {
+        "account_id": arguments.account(account_id),
+        "is_locked": True,
+        "reason": arguments.text("reason", reason),
+        "locked_at": now,
+        "locked_until": None if until is None else arguments.instant("until", until),
+        "rule_id": arguments.text("rule_id", rule_id),
+        "created_at": now,
+        "updated_at": now,
+        "at": now,
+    }
 
 
 def _json(value: object) -> str:

@@ -8,7 +8,7 @@ building one per call costs three times the insert itself (D11).
 ['rule_id', 'avg_time_ms', 'min_time_ms']
 """
 
-from risk_store.statements import analytics, enforcements, lockouts, orders, positions, trades
+from risk_store.statements import analytics, enforcements, lockouts, orders, outcomes, positions, trades
 from risk_store.statements.analytics import alert_counts, daily_trend, slow_enforcements, time_by_rule
 from risk_store.statements.enforcements import log_page
 from risk_store.statements.orders import working_orders
@@ -23,6 +23,7 @@ __all__ = [
     "log_page",
     "open_positions",
     "orders",
+    "outcomes",
     "positions",
     "slow_enforcements",
     "time_by_rule",

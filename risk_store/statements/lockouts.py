@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from risk_store.columns import UtcInstant, instant_key
 from risk_store.models import Lockout
 
-__all__ = ["ACTIVE", "EXPIRE", "GET_LOCKOUT", "IS_LOCKED", "RELEASE", "SET_LOCKOUT"]
+__all__ = ["ACTIVE", "EXPIRE", "GET_LOCKOUT", "IS_LOCKED", "RELEASE", "SET_LOCKOUT", "SET_LOCKOUT_BESIDE"]
 
 LOCKOUTS = Lockout.__table__
 _ROW = LOCKOUTS.c
@@ -50,9 +50,11 @@ EXPIRE = (
 stays."""
 
 
-def _set_lockout(insert: Any) -> Any:
+def _set_lockout(insert: Any, prefix: str = "") -> Any:
     """Insert or replace, but never so that a running lockout gets shorter: NULL beats any time, later beats earlier."""
     statement = insert(LOCKOUTS)
+    if prefix:
+        statement = statement.values({c: sa.bindparam(prefix + c.name, type_=c.type) for c in LOCKOUTS.columns})
     new = statement.excluded
     longer = sa.and_(_ROW.locked_until.is_not(None), sa.or_(new.locked_until.is_(None), new.locked_until > _END))
     return statement.on_conflict_do_update(
@@ -67,3 +69,6 @@ SET_LOCKOUT = {"sqlite": _set_lockout(sqlite.insert), "postgresql": _set_lockout
 """By dialect. Parameters: every column, and ``at``, the instant at which the lockout in place is running or not.
 
 One row is written if the new lockout is in place, none if a running one stays."""
+
+SET_LOCKOUT_BESIDE = _set_lockout(postgresql.insert, "lockout_")
+"""PostgreSQL: the same within another statement. Its parameters begin with ``lockout_``, but for ``at``."""
