@@ -355,9 +355,7 @@ class UtcInstant(CheckedType[datetime]):
         write = self.write
         if dialect.name != "sqlite":
             return write
-        # An event has up to six instants, and most are "now" or the order's beginning.
-        text = lru_cache(maxsize=256)(self.text)
-        return lambda value: text(value if isinstance(value, datetime) and value.tzinfo is UTC else write(value))
+        return lambda value: _text_of(value if isinstance(value, datetime) and value.tzinfo is UTC else write(value))
 
     def write(self, value: Any) -> datetime:
         expected = "an instant with a time zone, such as datetime.now(UTC)"
@@ -393,6 +391,10 @@ class UtcInstant(CheckedType[datetime]):
     def text(instant: datetime) -> str:
         """The canonical text of an aware instant, as SQLite keeps it."""
         return instant.astimezone(UTC).replace(tzinfo=None).isoformat(" ")
+
+
+# An event has up to six instants, and most are "now" or the order's beginning; a record has "now" in four columns.
+_text_of = lru_cache(maxsize=256)(UtcInstant.text)
 
 
 class CalendarDate(CheckedType[date]):

@@ -214,11 +214,13 @@ class RiskStore:
         The same path that :meth:`enforce` ends with. The log gets an enforcement_id if it has none, so that calling
         again with it after an error never doubles the row. Raises InvalidValue, EnforcementNotRecorded.
         """
-        log.check_writable()
-        log.enforcement_id = log.enforcement_id or uuid.uuid4().hex
-        lockouts = [lockout] if lockout is not None else []
-        steps = recording(lambda: log, lockouts, self._context.limits, in_flight=False)
         by_driver = (self._is_sqlite and not self._in_memory) or self._engine.driver == "psycopg"
+        if not by_driver:
+            log.check_writable()  # else the first step does, before anything else
+        if not log.enforcement_id:
+            log.enforcement_id = uuid.uuid4().hex
+        lockouts = [] if lockout is None else [lockout]
+        steps = recording(lambda: log, lockouts, self._context.limits, in_flight=False)
         return run_steps(steps, self._write, self._write_outcome if by_driver else None)
 
     def interrupted(self) -> list[Interrupted]:

@@ -1,0 +1,423 @@
+"""Threads that record at once share a commit: each record is durable when its caller returns, and fails alone."""
+
+from __future__ import annotations
+
+import dis
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from risk_store import EnforcementLog, EnforcementNotRecorded, InvalidValue, Limits, Lockout, RiskStore, StoreBusy
+from risk_store.errors import NestedTransaction
+from risk_store.repositories.outcomes import Outcome
+from risk_store.store import MOST_TOGETHER
+from risk_store.writers import Place, WriterQueue
+
+
+@pytest.fixture
+def store_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """Only a file has one writer at a time: on a server each thread commits for itself."""
+    (tmp_path / "risk.db").write_bytes(sqlite_template.read_bytes())
+    return f"sqlite:///{tmp_path / 'risk.db'}"
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[RiskStore]:
+    with RiskStore(store_url) as opened:
+        yield opened
+
+
+def a_log(account_id: int = 1, **changes: Any) -> EnforcementLog:
+    values = {"rule_id": "RULE-003", "action": "CLOSE_ALL", "reason": "loss", "success": True}
+    return EnforcementLog(account_id=account_id, **(values | changes))
+
+
+def a_lockout(account_id: int) -> Lockout:
+    return Lockout(account_id=account_id, is_locked=True, reason="loss", rule_id="RULE-003")
+
+
+def rows(store: RiskStore, sql: str = "SELECT account_id, reason FROM enforcement_log ORDER BY id") -> list[Any]:
+    """As another program sees them, at once."""
+    file = str(store.engine.url.database).removeprefix("file://").partition("?")[0]
+    with closing(sqlite3.connect(file)) as other:
+        return other.execute(sql).fetchall()
+
+
+LOCKED = "SELECT account_id FROM lockouts WHERE is_locked AND account_id <> 999 ORDER BY account_id"
+
+
+@contextmanager
+def together(*works: Callable[[], object]) -> Iterator[list[BaseException]]:
+    """Threads that do these works, and what they raise; at the end of the block all of them have ended."""
+    raised: list[BaseException] = []
+
+    def guarded(work: Callable[[], object]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(work,), daemon=True) for work in works]
+    for thread in threads:
+        thread.start()
+    yield raised
+    for thread in threads:
+        thread.join(timeout=60)
+        assert not thread.is_alive(), "a writer waits for ever"
+
+
+def until(happened: Callable[[], bool]) -> None:
+    for _ in range(20_000):
+        if happened():
+            return
+        time.sleep(0.001)
+    raise AssertionError("it did not happen")
+
+
+@contextmanager
+def queued(store: RiskStore, *works: Callable[[], object]) -> Iterator[list[BaseException]]:
+    """Within the block another transaction has the turn; the works wait behind it in their order until its end."""
+    raised: list[BaseException] = []
+    threads = []
+
+    def guarded(work: Callable[[], object]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            raised.append(error)
+
+    with store.begin() as tx:
+        tx.lockouts.set(999, "writing", "R")
+        for number, work in enumerate(works):
+            threads.append(threading.Thread(target=guarded, args=(work,), daemon=True))
+            threads[-1].start()
+            until(lambda number=number: len(store._queue._waiting) == number + 1)  # type: ignore[misc]
+        yield raised
+    for thread in threads:
+        thread.join(timeout=60)
+        assert not thread.is_alive(), "a writer waits for ever"
+
+
+@pytest.fixture
+def groups(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many records each commit carried."""
+    sizes: list[int] = []
+    take = WriterQueue.take
+
+    def counting(queue: WriterQueue, place: Place, most: int) -> Any:
+        taken = take(queue, place, most)
+        sizes.append(1 + len(taken))
+        return taken
+
+    monkeypatch.setattr(WriterQueue, "take", counting)
+    return sizes
+
+
+def test_records_that_wait_together_are_committed_together_in_the_order_they_came(
+    store: RiskStore, groups: list[int]
+) -> None:
+    works = [lambda number=number: store.record(a_log(7, reason=f"{number:02}")) for number in range(20)]
+    with queued(store, *works) as raised:
+        pass
+    assert raised == []
+    assert groups == [20]
+    assert rows(store) == [(7, f"{number:02}") for number in range(20)]
+
+
+def test_a_commit_carries_no_more_than_it_should_and_loses_nobody(store: RiskStore, groups: list[int]) -> None:
+    works = [lambda number=number: store.record(a_log(number)) for number in range(1, MOST_TOGETHER + 6)]
+    with queued(store, *works) as raised:
+        pass
+    assert raised == []
+    assert groups == [MOST_TOGETHER, 5]
+    assert [account for account, _ in rows(store)] == list(range(1, MOST_TOGETHER + 6))
+
+
+def test_a_transaction_of_its_own_is_not_overtaken(store: RiskStore, groups: list[int]) -> None:
+    def begin() -> None:
+        with store.begin() as tx:
+            tx.enforcements.add(a_log(3))
+
+    works = [
+        lambda: store.record(a_log(1)),
+        lambda: store.record(a_log(2)),
+        begin,
+        lambda: store.record(a_log(4)),
+        lambda: store.record(a_log(5)),
+    ]
+    with queued(store, *works) as raised:
+        pass
+    assert raised == []
+    assert groups == [2, 2]
+    assert [account for account, _ in rows(store)] == [1, 2, 3, 4, 5]
+
+
+def test_a_record_is_there_for_others_when_its_caller_returns(store: RiskStore) -> None:
+    missing: list[object] = []
+
+    def record(account_id: int) -> None:
+        for number in range(15):
+            log = store.record(a_log(account_id, reason=f"{number:02}"), a_lockout(account_id))
+            found = rows(store, f"SELECT account_id, enforcement_id FROM enforcement_log WHERE id = {log.id}")
+            locked = rows(store, f"SELECT 1 FROM lockouts WHERE is_locked AND account_id = {account_id}")
+            if (found, locked) != ([(account_id, log.enforcement_id)], [(1,)]):
+                missing.append(log)
+
+    with together(*(lambda account_id=account_id: record(account_id) for account_id in range(1, 17))) as raised:
+        pass
+    assert (raised, missing) == ([], [])
+    found = rows(store)
+    for account_id in range(1, 17):
+        assert [reason for account, reason in found if account == account_id] == [f"{n:02}" for n in range(15)]
+
+
+def test_a_record_that_fails_fails_alone(store: RiskStore) -> None:
+    store.record(a_log(1, enforcement_id="e-1"))
+    same = a_log(1, enforcement_id="e-1", execution_time_ms=5)  # of another outcome: refused by the database
+    works = [
+        lambda: store.record(a_log(2), a_lockout(2)),
+        lambda: store.record(same, a_lockout(1)),
+        lambda: store.record(a_log(3), a_lockout(3)),
+    ]
+    with queued(store, *works) as raised:
+        pass
+    assert [type(error) for error in raised] == [EnforcementNotRecorded]
+    assert isinstance(raised[0].__cause__, sa.exc.IntegrityError)
+    assert [account for account, _ in rows(store)] == [1, 2, 3], "in their order, too"
+    assert rows(store, LOCKED) == [(2,), (3,)]
+
+
+def test_a_record_that_may_not_be_written_never_joins_the_others(store: RiskStore, groups: list[int]) -> None:
+    with pytest.raises(InvalidValue):
+        store.record(a_log(0))
+    with pytest.raises(InvalidValue):
+        store.record(a_log(1), Lockout(account_id=1, is_locked=True, reason="", rule_id="R"))
+    with store.begin(), pytest.raises(NestedTransaction):
+        store.record(a_log(1))
+    assert (groups, rows(store)) == ([], [])
+
+
+def test_one_that_was_recorded_before_is_found_and_told_its_id(store: RiskStore) -> None:
+    first = store.record(a_log(1))
+    again = EnforcementLog.from_dict(first.to_dict() | {"id": None})
+    works = [lambda: store.record(a_log(2)), lambda: store.record(again), lambda: store.record(a_log(3))]
+    with queued(store, *works) as raised:
+        pass
+    assert (raised, again.id) == ([], first.id)
+    assert [account for account, _ in rows(store)] == [1, 2, 3]
+
+
+def test_who_has_waited_long_enough_is_told_and_is_not_written_later(store_url: str) -> None:
+    with RiskStore(store_url, limits=Limits(intent_s=0.05, record_s=0.1)) as store:
+        works = [lambda number=number: store.record(a_log(number)) for number in (1, 2, 3)]
+        with queued(store) as _, together(*works) as raised:
+            until(lambda: len(raised) == 3)
+        assert {type(error) for error in raised} == {EnforcementNotRecorded}
+        assert {type(error.__cause__) for error in raised} == {StoreBusy}
+        assert rows(store) == []
+        store.record(a_log(4))
+        assert rows(store) == [(4, "loss")]
+
+
+def test_who_was_taken_along_waits_no_longer_than_its_own_time(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its row may come all the same, as after a lost reply: a second call with the same log finds it."""
+    with RiskStore(store_url, limits=Limits(intent_s=0.05, record_s=0.3)) as store:
+        go_on = threading.Event()
+        write = Outcome.write
+
+        def hanging(outcome: Outcome, cursor: Any) -> None:
+            write(outcome, cursor)
+            if outcome.log.account_id == 2:
+                go_on.wait(60)
+
+        monkeypatch.setattr(Outcome, "write", hanging)
+        second = a_log(2)
+        works = [lambda: store.record(a_log(1)), lambda: store.record(second)]
+        with queued(store, *works) as raised:
+            threading.Timer(0.0, lambda: (until(lambda: len(raised) == 1), go_on.set())).start()
+        [error] = raised
+        assert isinstance(error, EnforcementNotRecorded)
+        assert store.record(second).id == 2
+        assert [account for account, _ in rows(store)] == [1, 2]
+
+
+def test_a_commit_that_fails_is_tried_again_by_each_and_doubles_nothing(
+    store: RiskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it fails before it is carried out, once its reply is lost."""
+    take = WriterQueue.take
+    for when in ("before", "after"):
+        failing = [when]
+
+        def fail(queue: WriterQueue, place: Place, most: int, failing: list[str] = failing) -> Any:
+            taken = list(take(queue, place, most))
+            if not failing:
+                return taken
+            for follower in taken:
+                follower.job.write(store._writer.connection.cursor())  # type: ignore[union-attr]
+            if failing.pop() == "after":
+                store._writer.connection.cursor().execute("COMMIT")  # type: ignore[union-attr]
+            raise sqlite3.OperationalError("disk I/O error")
+
+        monkeypatch.setattr(WriterQueue, "take", fail)
+        works = [lambda n=n, when=when: store.record(a_log(n, reason=when), a_lockout(n)) for n in range(1, 9)]
+        with queued(store, *works) as raised:
+            pass
+        assert (raised, failing) == ([], [])
+        assert [account for account, reason in rows(store) if reason == when] == list(range(1, 9))
+    assert rows(store, LOCKED) == [(n,) for n in range(1, 9)]
+
+
+# Ctrl-C
+
+
+class CtrlC:
+    """Raises KeyboardInterrupt in this thread at the n-th place in risk_store at which CPython looks for signals.
+
+    These are: the beginning of a function, a jump back, and the end of a call.
+    """
+
+    LOOKS_AFTER = frozenset({"CALL", "CALL_KW", "CALL_FUNCTION_EX", "RESUME", "JUMP_BACKWARD"})
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.seen = 0
+        self._before: dict[FrameType, str] = {}
+
+    def __enter__(self) -> CtrlC:
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+    def _trace(self, frame: FrameType, event: str, _argument: object) -> Any:
+        if "/risk_store/" not in frame.f_code.co_filename or "/tests/" in frame.f_code.co_filename:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            before = self._before.get(frame)
+            self._before[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            if before in self.LOOKS_AFTER:
+                self.seen += 1
+                if self.seen == self.at:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+        return self._trace
+
+
+def interrupted_leader(store: RiskStore, at: int, account: int) -> bool:
+    """The first of three that wait is interrupted at its `at`-th place. Whether there was such a place."""
+    presses = CtrlC(at)
+    leader = a_log(account, reason="leader")
+    told: list[BaseException] = []
+
+    def lead() -> None:
+        try:
+            with presses:
+                store.record(leader, a_lockout(account))
+        except KeyboardInterrupt as error:
+            told.append(error)
+
+    followers = [lambda n=n: store.record(a_log(account + n), a_lockout(account + n)) for n in (1, 2)]
+    holder = Place()
+    store._queue.enter(holder, 1.0)
+    with together(lead, *followers) as raised:
+        until(lambda: len(store._queue._waiting) == 3 or bool(told))
+        store._queue.leave(holder)
+    assert raised == [], at
+    assert (store._queue._has_turn, list(store._queue._waiting)) == (None, []), at
+    return bool(told)
+
+
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.full)])
+def test_ctrl_c_anywhere_in_the_thread_that_writes_for_others_costs_them_nothing(
+    store: RiskStore, step: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.record(a_log(900_000))
+    at, account, interrupted = 1, 10, 0
+    while interrupted_leader(store, at, account):
+        interrupted += 1
+        at, account = at + step, account + 10
+    assert interrupted > 100 / step
+    found = [number for number, _ in rows(store) if number < 900_000]
+    assert len(found) == len(set(found)), "nothing is doubled"
+    for begun in range(10, account + 10, 10):
+        assert {begun + 1, begun + 2} <= set(found), "no follower lost its row"
+    assert {(a,) for a in found} == set(rows(store, LOCKED)), "each with its lockout"
+    store.record(a_log(900_001))
+
+
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.full)])
+def test_ctrl_c_anywhere_in_a_transaction_of_its_own_leaves_the_turn_to_others(store: RiskStore, step: int) -> None:
+    at, went_on = 1, True
+    while went_on:
+        went_on = False
+        try:
+            with CtrlC(at), store._queue.turn(1.0):
+                pass
+        except KeyboardInterrupt:
+            went_on = True
+        assert (store._queue._has_turn, list(store._queue._waiting)) == (None, []), at
+        at += step
+    assert at > 2 * step
+
+
+# Killed
+
+CHILD = """
+import sys, threading
+from risk_store import EnforcementLog, Lockout, RiskStore
+url, process = sys.argv[1], int(sys.argv[2])
+lock = threading.Lock()
+def work(thread):
+    number = 0
+    while True:
+        number += 1
+        account = process * 1_000_000 + thread * 10_000 + number
+        log = EnforcementLog(account_id=account, rule_id="R", action="A", reason="r", success=True)
+        store.record(log, Lockout(account_id=account, is_locked=True, reason="r", rule_id="R"))
+        with lock:
+            print(account, flush=True)
+with RiskStore(url) as store:
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+"""
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(40, marks=pytest.mark.full)])
+def test_a_process_killed_while_its_threads_record_has_lost_nothing_that_returned(
+    store: RiskStore, store_url: str, kills: int
+) -> None:
+    chance = random.Random(7)
+    told: set[int] = set()
+    for process in range(1, kills + 1):
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, store_url, str(process)], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        for _ in range(chance.randrange(20, 200)):
+            told.add(int(child.stdout.readline()))
+        os.kill(child.pid, signal.SIGKILL)
+        lines = child.stdout.read().split("\n")
+        child.stdout.close()
+        child.wait()
+        told |= {int(line) for line in lines[:-1]}
+    found = [account for account, _ in rows(store)]
+    assert told <= set(found), "what returned is there"
+    assert len(found) == len(set(found))
+    assert {(account,) for account in found} == set(rows(store, LOCKED)), "never a log row without its lockout"
