@@ -153,11 +153,45 @@ def test_a_record_whose_reply_is_lost_is_written_once(postgres_store_url: str) -
             with store.read() as tx:
                 tx.enforcements.list()
             verdicts = iter([verdict])
-            proxy.on_request = lambda data, v=verdicts: next(v, None) if b"COMMIT\0" in data else None
+            # A record is one statement, and that is its commit.
+            proxy.on_request = lambda data, v=verdicts: next(v, None) if b"INTO enforcement_log" in data else None
             log = EnforcementLog(account_id=1, rule_id=verdict, action="A", reason="r", success=True)
             assert store.record(log, Lockout(account_id=1, is_locked=True, reason="r", rule_id="R")).id
+            assert list(verdicts) == [], "the reply was lost"
     with RiskStore(postgres_store_url) as store, store.read() as tx:
         assert [log.rule_id for log in tx.enforcements.list()] == ["cut after", "cut before"]
+
+
+def test_a_record_meets_a_server_that_falls_silent_in_time_and_uses_it_again(postgres_store_url: str) -> None:
+    with Proxy(postgres_store_url) as proxy, RiskStore(proxy.url, limits=SHORT) as store:
+        store.record(EnforcementLog(account_id=1, rule_id="R", action="A", reason="before"))
+        proxy.silent.set()
+        began = time.monotonic()
+        with pytest.raises(EnforcementNotRecorded):
+            store.record(EnforcementLog(account_id=2, rule_id="R", action="A", reason="silence"))
+        assert time.monotonic() - began < 5, "0.6 s is the limit"
+        proxy.cut()
+        proxy.silent.clear()
+        store.record(EnforcementLog(account_id=3, rule_id="R", action="A", reason="afterwards"))
+    with RiskStore(postgres_store_url) as store, store.read() as tx:
+        assert [log.reason for log in tx.enforcements.list()] == ["afterwards", "before"]
+
+
+def test_a_record_waits_for_a_lock_in_the_server_no_longer_than_its_time(postgres_store_url: str) -> None:
+    plain = sa.make_url(postgres_store_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with RiskStore(postgres_store_url, limits=SHORT) as store, psycopg.connect(plain) as holder:
+        store.record(EnforcementLog(account_id=1, rule_id="R", action="A", reason="before"))
+        holder.execute("LOCK TABLE enforcement_log IN EXCLUSIVE MODE")
+        with pytest.raises(EnforcementNotRecorded):
+            store.record(EnforcementLog(account_id=2, rule_id="R", action="A", reason="held"))
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        for _ in range(200):  # the server's own end comes at the same time as ours
+            if holder.execute(waiting).fetchone() == (0,):
+                break
+            time.sleep(0.05)
+        assert holder.execute(waiting).fetchone() == (0,), "its statement does not stay behind"
 
 
 def test_an_attempt_that_meets_its_own_earlier_commit_on_the_way_finds_it(postgres_store_url: str) -> None:
