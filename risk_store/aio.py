@@ -46,7 +46,7 @@ from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.models.base import utc_now
 from risk_store.recording import Limits, Steps, recording
 from risk_store.repositories import Transaction
-from risk_store.store import SET_TIMEOUTS
+from risk_store.store import SET_TIMEOUTS, RiskStore
 
 if TYPE_CHECKING:
     from risk_store.metrics import Metrics
@@ -313,6 +313,27 @@ class AsyncRiskStore:
         in_flight = Interrupted.check(row, other_host)
         async with self.begin() as tx:
             return await tx.run(lambda plain: plain.enforcements.close(in_flight, note))
+
+    async def roll_up(self) -> int:
+        """Rolls up what is new in the log, in a thread: as :meth:`risk_store.RiskStore.roll_up`.
+
+        With the synchronous driver, like :meth:`upgrade`.
+        """
+
+        def work() -> int:
+            with RiskStore(sync_url(self._url), clock=self._clock) as store:
+                return store.roll_up()
+
+        return await asyncio.to_thread(work)
+
+    async def prune(self, before: datetime) -> int:
+        """Deletes old days from the log, in a thread: as :meth:`risk_store.RiskStore.prune`."""
+
+        def work() -> int:
+            with RiskStore(sync_url(self._url), clock=self._clock) as store:
+                return store.prune(before)
+
+        return await asyncio.to_thread(work)
 
     async def close(self) -> None:
         """Closes all connections. The store cannot be used afterwards."""

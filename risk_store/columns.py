@@ -47,6 +47,7 @@ __all__ = [
     "rounded_money",
     "storable_text",
     "utc_date",
+    "utc_hour",
     "within",
 ]
 
@@ -455,6 +456,28 @@ def _utc_date(element: utc_date, compiler: Any, **kw: Any) -> str:
 @compiles(utc_date, "sqlite")
 def _utc_date_sqlite(element: utc_date, compiler: Any, **kw: Any) -> str:
     return f"date({compiler.process(element.clauses, **kw)})"
+
+
+class utc_hour(FunctionElement[datetime]):  # noqa: N801 (it reads as a SQL function)
+    """The beginning of an instant's UTC hour. On SQLite for canonical text only, of which it is the beginning.
+
+    >>> print(utc_hour(sa.column("timestamp", UtcInstant())).compile(dialect=sa.dialects.sqlite.dialect()))
+    (substr(timestamp, 1, 13) || ':00:00')
+    """
+
+    type = UtcInstant()
+    inherit_cache = True
+    name = "utc_hour"
+
+
+@compiles(utc_hour)
+def _utc_hour(element: utc_hour, compiler: Any, **kw: Any) -> str:
+    return f"date_trunc('hour', {compiler.process(element.clauses, **kw)}, 'UTC')"
+
+
+@compiles(utc_hour, "sqlite")
+def _utc_hour_sqlite(element: utc_hour, compiler: Any, **kw: Any) -> str:
+    return f"(substr({compiler.process(element.clauses, **kw)}, 1, 13) || ':00:00')"
 
 
 class rounded_money(FunctionElement[float]):  # noqa: N801 (it reads as a SQL function)

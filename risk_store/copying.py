@@ -20,10 +20,18 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from risk_store import schema
-from risk_store.columns import CalendarDate, CheckedFloat, CheckedType, FreeText, Int64, IntCode, UtcInstant
+from risk_store.columns import (
+    CalendarDate,
+    CheckedFloat,
+    CheckedType,
+    FreeText,
+    Int64,
+    IntCode,
+    UtcInstant,
+)
 from risk_store.engines import database_file, display_url, open_engine, parse_url, translated
 from risk_store.errors import InvalidValue, RiskStoreError, SchemaMismatch
-from risk_store.models import Base
+from risk_store.models import ROLLED_UP, ROLLUP, Base
 
 __all__ = ["CopiedTable", "CopyReport", "copy_store"]
 
@@ -95,7 +103,8 @@ def copy_store(
         writing = stack.enter_context(_connection(to_url, "store"))
         refused = stack.enter_context(_Rejected(Path(rejected) if rejected else None))
         _check_empty(writing, to_url)
-        copied = [_Table(table, reading, writing, refused, progress).copy() for table in Base.metadata.sorted_tables]
+        tables = [table for table in Base.metadata.sorted_tables if table is not ROLLED_UP]
+        copied = [_Table(table, reading, writing, refused, progress).copy() for table in tables]
         left_behind = _left_behind(reading)
     return CopyReport(
         source=display_url(from_url),
@@ -232,7 +241,8 @@ class _Table:
         self._escaped = 0
 
     def copy(self) -> CopiedTable:
-        total = self._source.execute(sa.select(sa.func.count()).select_from(self._table)).scalar_one()
+        count = sa.select(sa.func.count()).select_from(self._table).where(*self._wanted())
+        total = self._source.execute(count).scalar_one()
         # As the target will hold them: no type of SQLAlchemy's between, so that what is compared is what is there.
         insert = sa.insert(sa.table(self._table.name, *(sa.column(column.name) for column in self._table.columns)))
         sent, done, rejected = _Tally(self._table), 0, 0
@@ -267,9 +277,17 @@ class _Table:
             column for column in columns if column.name in self._table.primary_key.columns
         ]
         if connection.dialect.name == "postgresql":
-            keys = [sa.collate(k, "C") if isinstance(self._type(k.name).impl, sa.Text) else k for k in keys]
-        select = sa.select(*(c.label(name) for c, name in zip(chosen, self._names, strict=True))).order_by(*keys)
+            keys = [
+                sa.collate(k, "C") if isinstance(getattr(self._type(k.name), "impl", None), sa.Text) else k
+                for k in keys
+            ]
+        select = sa.select(*(c.label(name) for c, name in zip(chosen, self._names, strict=True)))
+        select = select.where(*self._wanted()).order_by(*keys)
         yield from connection.execute(select, execution_options={"yield_per": BATCH}).partitions()
+
+    def _wanted(self) -> list[sa.ColumnElement[bool]]:
+        # The target rolls up for itself the rows that arrive; what is known of pruned days is nowhere else.
+        return [sa.column("pruned", sa.Boolean()) == sa.true()] if self._table in ROLLUP else []
 
     @property
     def _names(self) -> list[str]:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from risk_store import EnforcementLog, InvalidValue, RiskStore, RiskStoreError, SchemaMismatch, Trade, copying
 from risk_store.copying import copy_store
-from risk_store.models import Base
+from risk_store.models import ROLLED_UP, ROLLUP, Base
 from risk_store.schema import HEAD, status, upgrade
 from tests.support import v1
 from tests.support.forks import ROOT
@@ -44,12 +44,18 @@ def url_of(file: Path) -> str:
 
 
 def content(url: str) -> dict[str, list[dict[str, Any]]]:
-    """Every row of every table as Python values."""
+    """Every row of every table as Python values, but for what is derived from other rows."""
     engine = sa.create_engine(url)
     with engine.connect() as connection:
         rows = {
-            table.name: [dict(row._mapping) for row in connection.execute(sa.select(table))]
+            table.name: [
+                dict(row._mapping)
+                for row in connection.execute(
+                    sa.select(table).where(table.c.pruned == sa.true() if table in ROLLUP else sa.true())
+                )
+            ]
             for table in Base.metadata.sorted_tables
+            if table is not ROLLED_UP
         }
     engine.dispose()
     return {table: sorted(found, key=repr) for table, found in rows.items()}

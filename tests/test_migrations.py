@@ -550,6 +550,20 @@ def test_a_downgrade_that_loses_nothing_gives_the_v1_file_back(v1_file: Path) ->
     assert rows_of(v1_file) == upgraded_rows
 
 
+def test_a_downgrade_refuses_to_lose_what_is_known_of_pruned_days(alembic_engine: sa.Engine, empty_url: str) -> None:
+    config = alembic_config(alembic_engine)
+    command.upgrade(config, "head")
+    values = "VALUES ('2025-10-21', 'R', {yes}, {pruned}, 5, 1)"
+    columns = "(day, rule_id, succeeded, pruned, ms, enforcements)"
+    insert = f"INSERT INTO enforcement_day_times {columns} {values}"
+    _execute(alembic_engine, insert.format(yes="true", pruned="true"), insert.format(yes="true", pruned="false"))
+    with pytest.raises(CommandError, match=r"pruned days \(enforcement_day_times, 1 rows\)"):
+        command.downgrade(config, "0004")
+    assert status(empty_url).ok
+    _execute(alembic_engine, "DELETE FROM enforcement_day_times WHERE pruned")
+    command.downgrade(config, "0004")  # what is left counts rows that are there
+
+
 def test_a_downgrade_refuses_to_lose_values_and_names_them_all(alembic_engine: sa.Engine, empty_url: str) -> None:
     config = alembic_config(alembic_engine)
     command.upgrade(config, "0002")

@@ -212,6 +212,22 @@ def check(
     raise typer.Exit(CHECK_CODES[status.state.value])
 
 
+@app.command("roll-up", epilog="Example: risk-store roll-up sqlite:///risk.db")
+def roll_up(url: Database = None, json: Json = False) -> None:
+    """Roll up what is new in the log, for reports that need not read it.
+
+    In short transactions, beside a running daemon. Reports are right without it, only slower: run it by a timer.
+    """
+    from risk_store import RiskStore
+
+    with RiskStore(_database(url)) as store, progress.shown() as tell:
+        rows = store.roll_up(lambda done: tell("rolling up", done, done) if tell else None)
+    if json:
+        render.print_json({"rows": rows})
+    else:
+        render.say(f"{rows:,} rows of the log rolled up" if rows else "nothing new in the log")
+
+
 @app.command(epilog="Example: risk-store report sqlite:///risk.db --days 30 --account 26000001")
 def report(
     url: Database = None,

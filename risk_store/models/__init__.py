@@ -14,8 +14,11 @@ from risk_store.models.mirror import (
     Trade,
 )
 from risk_store.models.order import Order
+from risk_store.models.rollup import ROLLED_UP, ROLLUP
 
 __all__ = [
+    "ROLLED_UP",
+    "ROLLUP",
     "Base",
     "ClosedPosition",
     "Contract",

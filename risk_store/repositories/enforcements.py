@@ -110,10 +110,18 @@ class EnforcementLogRepository(Repository):
         rule_id: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        include_pruned: bool = False,
     ) -> Sequence[sa.Row[str, float, int, int, int, int, int, int]]:
         """Average, extremes, count and percentiles of each rule, slowest average first."""
         return self._report(
-            statements.time_by_rule(outcome=outcome, account_id=account_id, rule_id=rule_id, since=since, until=until)
+            statements.time_by_rule(
+                outcome=outcome,
+                account_id=account_id,
+                rule_id=rule_id,
+                since=since,
+                until=until,
+                include_pruned=include_pruned,
+            )
         )
 
     def slow_enforcements(
@@ -148,11 +156,18 @@ class EnforcementLogRepository(Repository):
         rule_id: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        include_pruned: bool = False,
     ) -> Sequence[sa.Row[date, float, int]]:
         """Average and count of each UTC day since now − `days`, newest first."""
         return self._report(
             statements.daily_trend(
-                days=days, now=self._clock(), account_id=account_id, rule_id=rule_id, since=since, until=until
+                days=days,
+                now=self._clock(),
+                account_id=account_id,
+                rule_id=rule_id,
+                since=since,
+                until=until,
+                include_pruned=include_pruned,
             )
         )
 
@@ -164,11 +179,17 @@ class EnforcementLogRepository(Repository):
         rule_id: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        include_pruned: bool = False,
     ) -> Sequence[sa.Row[str, int, int, int]]:
         """Warnings, criticals and timeouts of each rule, each enforcement counted once."""
         return self._report(
             statements.alert_counts(
-                thresholds=thresholds, account_id=account_id, rule_id=rule_id, since=since, until=until
+                thresholds=thresholds,
+                account_id=account_id,
+                rule_id=rule_id,
+                since=since,
+                until=until,
+                include_pruned=include_pruned,
             )
         )
 

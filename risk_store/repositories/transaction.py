@@ -14,6 +14,7 @@ from risk_store.repositories.lane import Lane
 from risk_store.repositories.lockouts import LockoutRepository
 from risk_store.repositories.orders import OrderRepository
 from risk_store.repositories.positions import PositionRepository
+from risk_store.repositories.rollup import RollUpRepository
 from risk_store.repositories.trades import TradeRepository
 
 __all__ = ["Transaction"]
@@ -36,6 +37,7 @@ class Transaction:
         self.trades = TradeRepository(lane, clock)
         self.enforcements = EnforcementLogRepository(lane, clock)
         self.lockouts = LockoutRepository(lane, clock)
+        self.rollup = RollUpRepository(lane, clock)
 
     @property
     def session(self) -> Session:

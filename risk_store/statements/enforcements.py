@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from risk_store.models import EnforcementInFlight, EnforcementLog
 from risk_store.statements import arguments
-from risk_store.statements.analytics import alert_counts, daily_trend, log_filters, slow_enforcements, time_by_rule
+from risk_store.statements.analytics import alert_counts, daily_trend, slow_enforcements, time_by_rule
+from risk_store.statements.conditions import log_filters
 
 __all__ = [
     "ALL_IN_FLIGHT",

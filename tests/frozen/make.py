@@ -8,7 +8,8 @@ revision is not released yet may its file be deleted and made anew, when the rev
 - 0001.db: that one, adopted;
 - 0002.db: made new by revisions 0001 and 0002, then filled by a v1 daemon;
 - 0003.db: made new by all three, filled by a v1 daemon and by the release of that revision;
-- 0004.db: made new by all four, filled by a v1 daemon and by this release.
+- 0004.db: made new by all four, filled by a v1 daemon and by the release of that revision;
+- 0005.db: made new by all five, filled by a v1 daemon and by this release.
 """
 
 import sqlite3
@@ -54,7 +55,19 @@ INSERT INTO closed_positions (id, account_id, contract_id, created_at, closed_at
 VALUES (902, 900, 'CON.F.US.EP.U25', '2025-10-21 15:00:00', '2025-10-21 15:30:00.500000');
 UPDATE trade_history SET trading_day = '2025-10-21' WHERE id = 901;
 """
-SINCE = {"0003": SINCE_0003, "0004": SINCE_0004}
+# A log row that is rolled up, and a day that was pruned.
+SINCE_0005 = """
+INSERT INTO enforcement_rolled_up (first_id, last_id) VALUES (901, 901);
+INSERT INTO enforcement_hours (hour, rule_id, succeeded, pruned, enforcements, total_ms)
+VALUES ('2025-10-21 16:00:00', 'RULE-003', 0, 0, 1, 5120), ('2024-10-21 16:00:00', 'RULE-003', 1, 1, 2, 300);
+INSERT INTO enforcement_day_times (day, rule_id, succeeded, ms, pruned, enforcements)
+VALUES ('2025-10-21', 'RULE-003', 0, 5120, 0, 1), ('2024-10-21', 'RULE-003', 1, 150, 1, 2);
+INSERT INTO enforcement_times (rule_id, succeeded, bucket, ms, pruned, enforcements)
+VALUES ('RULE-003', 0, 5120, 5120, 0, 1), ('RULE-003', 1, 144, 150, 1, 2);
+INSERT INTO enforcement_buckets (rule_id, succeeded, bucket, pruned, enforcements, total_ms)
+VALUES ('RULE-003', 0, 5120, 0, 1, 5120), ('RULE-003', 1, 144, 1, 2, 300);
+"""
+SINCE = {"0003": SINCE_0003, "0004": SINCE_0004, "0005": SINCE_0005}
 
 
 def make(name: str, file: Path) -> None:
@@ -79,7 +92,7 @@ def make(name: str, file: Path) -> None:
 
 
 def main() -> None:
-    for name in ("v1", "0001", "0002", "0003", "0004"):
+    for name in ("v1", "0001", "0002", "0003", "0004", "0005"):
         file = FOLDER / f"{name}.db"
         if not file.exists():
             make(name, file)

@@ -208,7 +208,9 @@ def cells_of(path: Path) -> Tables:
 def _cells(connection: sqlite3.Connection, table: str) -> list[dict[str, Cell]]:
     columns = [row[1].decode() for row in connection.execute(f'PRAGMA table_info("{table}")')]
     chosen = ", ".join(f'typeof("{name}"), "{name}"' for name in columns)
-    alias = next(name for name in ("rowid", "_rowid_") if name not in columns)
+    sql = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()[0]
+    has_none = b"WITHOUT ROWID" in sql
+    alias = "1" if has_none else next(name for name in ("rowid", "_rowid_") if name not in columns)
     return [
         {name: (row[2 * place].decode(), row[2 * place + 1]) for place, name in enumerate(columns)}
         for row in connection.execute(f'SELECT {chosen} FROM "{table}" ORDER BY {alias}')

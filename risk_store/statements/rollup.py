@@ -1,0 +1,370 @@
+"""The roll-up of the enforcement log: how it is filled, and what of it and of the log a report has to read.
+
+The roll-up says how often each time occurred (:mod:`risk_store.models.rollup`). It is filled behind the log, outside
+the enforcements' transactions, and knows by their ids which rows it holds. A report adds the rows that it does not
+hold, so it is right at each moment, whoever wrote to the log and in whatever order the ids were committed: an id that
+was not there yet when its neighbours were rolled up (PostgreSQL commits them in any order, an import may bring its own)
+is simply not in it.
+
+Only plain rows are rolled up: as this release and v1's own defaults write them. What a v1 daemon wrote in another form
+is read from the log, as it always was, until `risk-store upgrade` makes it canonical.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from risk_store.columns import INT64_MAX, INT64_MIN, instant_of, is_no_canonical_instant, utc_date, utc_hour
+from risk_store.errors import InvalidValue
+from risk_store.models import EnforcementLog
+from risk_store.models.rollup import BUCKETS, DAY_TIMES, HOURS, ROLLED_UP, TIMES
+from risk_store.statements import arguments
+from risk_store.statements.conditions import LOG, OUTCOMES, log_filters
+
+__all__ = ["Filters", "bucket", "trend_of", "times_of"]
+
+Column = sa.ColumnElement[Any]
+Outcome = Literal["success", "all"]
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+LONGEST_MS = 2**31 - 1  # 24 days; what took longer stays in the log alone, and no sum of the roll-up can overflow
+
+_MS = LOG.execution_time_ms
+_RANGE = ROLLED_UP.c
+
+
+def _number(value: int) -> Column:
+    return sa.literal_column(str(value), sa.BigInteger())
+
+
+def bucket(ms: Column) -> Column:
+    """The bucket that a time is in, by its least milliseconds: 64 below a second, then coarser and coarser.
+
+    Never falls as the time grows, which is all that is asked of it: a rank is found in two steps, and exactly.
+    """
+    whole = sa.cast(ms, sa.BigInteger)
+
+    def of(step: int) -> Column:
+        return whole - whole % _number(step)
+
+    return sa.case(
+        (whole < _number(2**10), of(2**4)),
+        (whole < _number(2**14), of(2**8)),
+        (whole < _number(2**18), of(2**12)),
+        else_=of(2**16),
+    )
+
+
+# Which rows the roll-up holds -----------------------------------------------------------------------------------------
+
+
+def is_rolled_up(id_: Column) -> Column:
+    """Whether the roll-up holds the row of this id: one probe of its ranges."""
+    nearest = (
+        sa.select(_RANGE.last_id).where(_RANGE.first_id <= id_).order_by(_RANGE.first_id.desc()).limit(_number(1))
+    ).scalar_subquery()
+    return sa.func.coalesce(nearest >= id_, sa.false())
+
+
+def gaps() -> sa.Subquery:
+    """Ranges of ids between those that the roll-up holds; columns first_id and last_id, both in it."""
+    first, last = _RANGE.last_id + _number(1), sa.func.lead(_RANGE.first_id).over(order_by=_RANGE.first_id) - _number(1)
+    ranges = sa.select(first.label("first_id"), last.label("last_id")).subquery()
+    return sa.select(ranges).where(ranges.c.first_id <= ranges.c.last_id).subquery()
+
+
+def of_not_rolled_up(*columns: Column, where: Sequence[sa.ColumnElement[bool]] = ()) -> sa.Subquery:
+    """Columns of the log rows that the roll-up does not hold: before its ids, behind them, and between."""
+    least = sa.select(sa.func.min(_RANGE.first_id) - _number(1)).scalar_subquery()
+    most = sa.select(sa.func.max(_RANGE.last_id) + _number(1)).scalar_subquery()
+    between = gaps()
+    # There are few such rows, and only the key leads to them. Inside a CASE no condition offers a planner another
+    # index, by which it would read the whole of a rule or of a window.
+    asked = [sa.case((sa.and_(*where), _number(1)), else_=_number(0)) == _number(1)] if where else []
+    rows = sa.select(*columns).where(*asked)
+    return sa.union_all(
+        rows.where(LOG.id.between(_number(INT64_MIN), sa.func.coalesce(least, _number(INT64_MAX)))),
+        rows.where(LOG.id.between(most, _number(INT64_MAX))),
+        # SQLite goes through the left side of a join on "true" first: the gaps, and for each the log by its key.
+        rows.select_from(sa.join(between, EnforcementLog.__table__, sa.true())).where(
+            LOG.id.between(between.c.first_id, between.c.last_id)
+        ),
+    ).subquery()
+
+
+# Filling it -----------------------------------------------------------------------------------------------------------
+
+
+def is_plain(dialect: str) -> sa.ColumnElement[bool]:
+    """Whether a log row may be rolled up: dated in the canonical form, and not timed or timed in whole milliseconds."""
+    ms = sa.or_(_MS.is_(None), _MS.between(_number(0), _number(LONGEST_MS)))
+    if dialect == "sqlite":
+        kinds = [sa.func.typeof(LOG.rule_id) == sa.literal_column("'text'")]
+        kinds.append(sa.or_(_MS.is_(None), sa.func.typeof(_MS) == sa.literal_column("'integer'")))
+        dated = sa.not_(is_no_canonical_instant(LOG.timestamp))
+    else:
+        kinds = []
+        dated = sa.func.isfinite(LOG.timestamp)
+    return sa.and_(LOG.timestamp.is_not(None), dated, ms, *kinds)
+
+
+_FIRST, _LAST = sa.bindparam("first", type_=sa.BigInteger()), sa.bindparam("last", type_=sa.BigInteger())
+_CHUNK = LOG.id.between(_FIRST, _LAST)
+_LIMIT = sa.bindparam("limit", type_=sa.BigInteger())
+
+
+def _runs(rows: sa.Select[int]) -> sa.Select[int, int]:
+    """Runs of ids that follow on each other, first and last, among those selected."""
+    id_ = rows.subquery("chosen").c.id
+    numbered = sa.select(id_, (id_ - sa.func.row_number().over(order_by=id_)).label("run")).subquery("numbered").c
+    first, last = sa.func.min(numbered.id).label("first_id"), sa.func.max(numbered.id).label("last_id")
+    return sa.select(first, last).group_by(numbered.run).order_by(first)
+
+
+ENDS = sa.select(sa.func.min(_RANGE.first_id), sa.func.max(_RANGE.last_id))
+
+END_OF_CHUNK: sa.Select[Any] = sa.select(sa.func.max(sa.column("id"))).select_from(
+    sa.select(LOG.id).where(_CHUNK).order_by(LOG.id).limit(_LIMIT).subquery("ahead")
+)
+"""Parameters: ``first``, ``last``, ``limit``. The last id of as many rows; NULL where there is none."""
+
+BY_DIALECT = ("sqlite", "postgresql")
+
+GAPS_WITH_ROWS = {
+    dialect: sa.select(ranges.c.first_id, ranges.c.last_id)
+    .where(sa.exists().where(LOG.id.between(ranges.c.first_id, ranges.c.last_id), is_plain(dialect)))
+    .order_by(ranges.c.first_id)
+    for dialect in BY_DIALECT
+    for ranges in [gaps()]
+}
+"""Gaps with a plain row, which came after its neighbours or was made canonical."""
+
+PLAIN_RUNS = {dialect: _runs(sa.select(LOG.id).where(_CHUNK, is_plain(dialect))) for dialect in BY_DIALECT}
+"""Parameters: ``first``, ``last``."""
+
+TOUCHING = sa.select(ROLLED_UP).where(_RANGE.last_id >= _FIRST - 1, _RANGE.first_id <= _LAST + 1)
+"""Ranges held that overlap ``first`` to ``last`` or are beside it."""
+
+HOLD, LET_GO = sa.insert(ROLLED_UP), sa.delete(ROLLED_UP).where(_RANGE.first_id == _FIRST)
+
+_RULE = (LOG.rule_id, sa.case((LOG.success == sa.true(), sa.true()), else_=sa.false()))
+_GROUPS: dict[sa.Table, tuple[Column, ...]] = {
+    HOURS: (utc_hour(LOG.timestamp), *_RULE),
+    DAY_TIMES: (utc_date(LOG.timestamp), *_RULE, _MS),
+    TIMES: (*_RULE, bucket(_MS), _MS),
+    BUCKETS: (*_RULE, bucket(_MS)),
+}
+
+
+def _count(table: sa.Table, dialect: str, rows: Sequence[sa.ColumnElement[bool]], *, by: int, pruned: bool) -> Any:
+    """Adds the log rows that fulfil the conditions to `table`, `by` times: once, or with -1 takes them away."""
+    keys = [key.label(f"k{n}") for n, key in enumerate(_GROUPS[table])]
+    sums = [sa.func.count() * _number(by)]
+    if "total_ms" in table.c:
+        sums.append(sa.cast(sa.func.sum(_MS), sa.BigInteger) * _number(by))
+    selected = (
+        sa.select(*keys, sa.literal_column("true" if pruned else "false", sa.Boolean()), *sums)
+        .where(*rows, _MS.is_not(None))
+        .group_by(*(sa.literal_column(str(n + 1)) for n in range(len(keys))))
+    )
+    insert: Any = (sqlite.insert if dialect == "sqlite" else postgresql.insert)(table).from_select(
+        table.c.keys(), selected
+    )
+    names = [column.name for column in table.c if not column.primary_key]
+    return insert.on_conflict_do_update(
+        index_elements=list(table.primary_key.columns),
+        set_={name: table.c[name] + insert.excluded[name] for name in names},
+    )
+
+
+ROLL_UP = {
+    dialect: [_count(table, dialect, [_CHUNK, is_rolled_up(LOG.id)], by=1, pruned=False) for table in _GROUPS]
+    for dialect in BY_DIALECT
+}
+"""The plain rows of ``first`` to ``last``, of which none was held before and whose ranges are held now."""
+
+# Taking away what is pruned -------------------------------------------------------------------------------------------
+
+_end = sa.tuple_(sa.bindparam("up_to", type_=LOG.timestamp.type), sa.bindparam("up_to_id", type_=LOG.id.type))
+_OLD = [
+    LOG.timestamp < sa.bindparam("before", type_=LOG.timestamp.type),
+    LOG.timestamp <= sa.bindparam("up_to", type_=LOG.timestamp.type),
+    sa.tuple_(LOG.timestamp, LOG.id) <= _end,
+    is_rolled_up(LOG.id),
+]
+
+OLDEST = (
+    sa.select(LOG.timestamp, LOG.id).where(_OLD[0], is_rolled_up(LOG.id)).order_by(LOG.timestamp, LOG.id).limit(_LIMIT)
+)
+"""When and which: the first ``limit`` rows of those held whose enforcement began ``before`` an instant."""
+
+OLD_RUNS = _runs(sa.select(LOG.id).where(*_OLD))
+"""Parameters, also of the next two: ``before``, and ``up_to`` and ``up_to_id``, the place of a batch's last row."""
+
+COUNT_AS_PRUNED = {
+    dialect: [
+        _count(table, dialect, _OLD, by=by, pruned=pruned)
+        for table in _GROUPS
+        for by, pruned in ((-1, False), (1, True))
+    ]
+    for dialect in BY_DIALECT
+}
+DELETE_OLD = sa.delete(EnforcementLog.__table__).where(*_OLD)
+
+_SINCE = sa.bindparam("since", type_=LOG.timestamp.type)
+FORGET_EMPTY = [
+    sa.delete(HOURS).where(HOURS.c.enforcements == 0, HOURS.c.hour >= utc_hour(_SINCE)),
+    sa.delete(DAY_TIMES).where(DAY_TIMES.c.enforcements == 0, DAY_TIMES.c.day >= utc_date(_SINCE)),
+    sa.delete(TIMES).where(TIMES.c.enforcements == 0),
+    sa.delete(BUCKETS).where(BUCKETS.c.enforcements == 0),
+]
+"""What counts nothing any more. ``since``: where the batch began."""
+
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a report is asked for. Refuses bad values with InvalidValue."""
+
+    account_id: int | None = None
+    rule_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    outcome: Outcome = "success"
+    include_pruned: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("since", "until"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, arguments.instant(name, value))
+        arguments.choice("outcome", self.outcome, OUTCOMES)
+        if self.account_id is not None:
+            arguments.account(self.account_id)
+        if self.rule_id is not None:
+            arguments.text("rule_id", self.rule_id)
+        if self.include_pruned and self.account_id is not None:
+            raise InvalidValue(
+                "include_pruned", True, "False where an account is asked for: pruned days are not kept by account"
+            )
+
+    @property
+    def has_window(self) -> bool:
+        """Whether only some times are asked for."""
+        return self.since is not None or self.until is not None
+
+    def of_log(self) -> list[sa.ColumnElement[bool]]:
+        """The conditions on a row of the log."""
+        return [*OUTCOMES[self.outcome], *log_filters(self.account_id, self.rule_id, self.since, self.until)]
+
+    def of_rollup(self, table: sa.Table) -> list[sa.ColumnElement[bool]]:
+        """The conditions on a row of the roll-up, but for its time."""
+        conditions: list[sa.ColumnElement[bool]] = []
+        if self.rule_id is not None:
+            conditions.append(table.c.rule_id == self.rule_id)
+        if self.outcome == "success":
+            conditions.append(table.c.succeeded == sa.true())
+        if not self.include_pruned:
+            conditions.append(table.c.pruned == sa.false())
+        return conditions
+
+    def whole(self, step: timedelta) -> tuple[datetime | None, datetime | None] | None:
+        """The whole hours or days of the window, from and up to; None if there are none in it."""
+        since, until = self.since, self.until
+        try:
+            begin = None if since is None else _floor(since + step - timedelta(microseconds=1), step)
+        except OverflowError:
+            return None
+        end = None if until is None else _floor(until, step)
+        return None if begin is not None and end is not None and begin >= end else (begin, end)
+
+
+def times_of(filters: Filters) -> Any:
+    """How often each time occurred: rule_id, ms and n, a time of a rule perhaps more than once."""
+    whole = filters.whole(DAY)
+    scanned = _scanned(filters)
+    if filters.account_id is not None or whole is None:
+        return scanned
+    if not filters.has_window:
+        rolled = sa.select(TIMES.c.rule_id, TIMES.c.ms, TIMES.c.enforcements.label("n")).where(
+            *filters.of_rollup(TIMES)
+        )
+        return sa.union_all(rolled, not_rolled_up_times(filters)).subquery("all_times").select()
+    rolled = sa.select(DAY_TIMES.c.rule_id, DAY_TIMES.c.ms, DAY_TIMES.c.enforcements.label("n")).where(
+        *filters.of_rollup(DAY_TIMES), *_between(DAY_TIMES.c.day, *(None if at is None else at.date() for at in whole))
+    )
+    rest = not_rolled_up_times(filters)
+    edges = [
+        sa.select(LOG.rule_id, _MS.label("ms"), sa.func.count().label("n"))
+        .where(*edge, *_of_rolled_up_row(filters))
+        .group_by(LOG.rule_id, _MS)
+        for edge in _edges(filters, whole)
+    ]
+    return sa.union_all(rolled, rest, *edges).subquery("all_times").select()
+
+
+def not_rolled_up_times(filters: Filters) -> sa.Select[Any]:
+    """The same of the rows that the roll-up does not hold."""
+    rows = of_not_rolled_up(LOG.rule_id, _MS.label("ms"), where=filters.of_log()).c
+    return sa.select(rows.rule_id, rows.ms, sa.func.count().label("n")).group_by(rows.rule_id, rows.ms)
+
+
+def trend_of(filters: Filters) -> Any:
+    """How many enforcements began on each UTC day and how long they took: date, n and total (milliseconds, float)."""
+    day = utc_date(instant_of(LOG.timestamp)).label("date")
+    sums = (sa.func.count().label("n"), sa.func.sum(sa.cast(_MS, sa.Double)).label("total"))
+    whole = filters.whole(HOUR)
+    if filters.account_id is not None or whole is None:
+        return sa.select(day, *sums).where(*filters.of_log()).group_by(day)
+    rolled = sa.select(
+        utc_date(HOURS.c.hour).label("date"),
+        HOURS.c.enforcements.label("n"),
+        sa.cast(HOURS.c.total_ms, sa.Double).label("total"),
+    ).where(*filters.of_rollup(HOURS), *_between(HOURS.c.hour, *whole))
+    late = of_not_rolled_up(day, _MS.label("ms"), where=filters.of_log()).c
+    rest = sa.select(late.date, sa.func.count(), sa.func.sum(sa.cast(late.ms, sa.Double))).group_by(late.date)
+    own_day = utc_date(LOG.timestamp).label("date")
+    edges = [
+        sa.select(own_day, *sums).where(*edge, *_of_rolled_up_row(filters)).group_by(own_day)
+        for edge in _edges(filters, whole)
+    ]
+    return sa.union_all(rolled, rest, *edges).subquery("all_days").select()
+
+
+def _scanned(filters: Filters) -> sa.Select[Any]:
+    counted = sa.select(LOG.rule_id, _MS.label("ms"), sa.func.count().label("n"))
+    return counted.where(*filters.of_log()).group_by(LOG.rule_id, _MS)
+
+
+def _edges(filters: Filters, whole: tuple[datetime | None, datetime | None]) -> list[list[sa.ColumnElement[bool]]]:
+    """What of the window is not whole hours or days, at its ends. Rows held are canonical: their text compares."""
+    begin, end = whole
+    edges = []
+    if filters.since is not None and begin is not None and filters.since < begin:
+        edges.append([LOG.timestamp >= filters.since, LOG.timestamp < begin])
+    if filters.until is not None and end is not None and end < filters.until:
+        edges.append([LOG.timestamp >= end, LOG.timestamp < filters.until])
+    return edges
+
+
+def _of_rolled_up_row(filters: Filters) -> list[sa.ColumnElement[bool]]:
+    return [is_rolled_up(LOG.id), *OUTCOMES[filters.outcome], *log_filters(rule_id=filters.rule_id)]
+
+
+def _between(column: Column, begin: Any, end: Any) -> list[sa.ColumnElement[bool]]:
+    conditions = []
+    if begin is not None:
+        conditions.append(column >= begin)
+    if end is not None:
+        conditions.append(column < end)
+    return conditions
+
+
+def _floor(at: datetime, step: timedelta) -> datetime:
+    return at - (at - datetime.min.replace(tzinfo=UTC)) % step

@@ -1,0 +1,310 @@
+"""Reports that read the roll-up return what a scan of the log returns, whatever was written, rolled up or pruned."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy.orm import Session
+
+from risk_store import EnforcementLog, InvalidValue, RiskStore, Thresholds
+from risk_store.columns import UtcInstant
+from risk_store.engines import open_engine, parse_url
+from risk_store.models import ROLLED_UP, ROLLUP
+from risk_store.repositories import Transaction
+from risk_store.statements import alert_counts, daily_trend, time_by_rule
+from risk_store.statements.rollup import bucket
+
+NOW = datetime(2025, 10, 21, 17, 20, 30, tzinfo=UTC)
+DAY = timedelta(days=1)
+LOG = EnforcementLog.__table__
+LIMITS = Thresholds(slow_threshold_ms=120, critical_threshold_ms=1500, timeout_ms=20_000)
+
+only_sqlite = pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+
+Row = tuple[datetime | None, str, bool, int | None]
+
+
+@pytest.fixture
+def session(store_url: str) -> Iterator[Session]:
+    engine = open_engine(parse_url(store_url), "store")
+    with engine.connect() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        with connection.begin() as transaction:
+            with Session(connection, join_transaction_mode="create_savepoint") as opened:
+                yield opened
+            transaction.rollback()
+    engine.dispose()
+
+
+# What a scan returns, counted in Python
+
+
+def nearest_rank(times: list[int], percent: int) -> int:
+    return sorted(times)[-(-len(times) * percent // 100) - 1]
+
+
+def times(rows: list[Row], outcome: str, since: datetime | None, until: datetime | None) -> list[tuple[Any, ...]]:
+    by_rule: dict[str, list[int]] = {}
+    for at, rule, success, ms in rows:
+        dated = since is None and until is None
+        inside = dated or (at is not None and (since is None or since <= at) and (until is None or at < until))
+        if ms is not None and inside and (success or outcome == "all"):
+            by_rule.setdefault(rule, []).append(ms)
+    found = [
+        (rule, sum(t) / len(t), min(t), max(t), len(t), *(nearest_rank(t, p) for p in (50, 95, 99)))
+        for rule, t in by_rule.items()
+    ]
+    return sorted(found, key=lambda row: (-row[1], row[0]))
+
+
+def trend(rows: list[Row], since: datetime) -> list[tuple[date, float, int]]:
+    days: dict[date, list[int]] = {}
+    for at, _, success, ms in rows:
+        if at is not None and at >= since and success and ms is not None:
+            days.setdefault(at.date(), []).append(ms)
+    return [(day, sum(t) / len(t), len(t)) for day, t in sorted(days.items(), reverse=True)]
+
+
+def alerts(rows: list[Row]) -> list[tuple[str, int, int, int]]:
+    counts: dict[str, list[int]] = {}
+    for _, rule, _, ms in rows:
+        if ms is not None:
+            level = sum(ms > limit for limit in (120, 1500, 20_000))
+            found = counts.setdefault(rule, [0, 0, 0])
+            if level:
+                found[level - 1] += 1
+    return [(rule, *found) for rule, found in sorted(counts.items())]  # type: ignore[misc]
+
+
+def check(
+    session: Session, rows: list[Row], windows: list[tuple[datetime | None, datetime | None]], **asked: Any
+) -> None:
+    def answer(report: sa.Select[Any]) -> list[tuple[Any, ...]]:
+        return [tuple(row) for row in session.execute(report)]
+
+    for since, until in windows:
+        for outcome in ("success", "all"):
+            report = time_by_rule(outcome, since=since, until=until, **asked)  # type: ignore[arg-type]
+            expected = times(rows, outcome, since, until)
+            assert [r[2:] + r[:1] for r in answer(report)] == [r[2:] + r[:1] for r in expected]
+            assert [r[1] for r in answer(report)] == pytest.approx([r[1] for r in expected], rel=1e-12)
+    now = NOW.replace(minute=0, second=0) if asked else NOW  # of pruned days whole hours are known
+    assert answer(daily_trend(5, now, **asked)) == [
+        (day, pytest.approx(average, rel=1e-12), n) for day, average, n in trend(rows, now - 5 * DAY)
+    ]
+    assert answer(alert_counts(LIMITS, **asked)) == alerts(rows)
+
+
+# Sequences
+
+MS = st.none() | st.integers(0, 40) | st.integers(0, 3_000) | st.integers(0, 2**40)
+INSTANTS = st.integers(-8 * 86_400, 3_600).map(lambda s: NOW + timedelta(seconds=s)) | st.sampled_from(
+    [NOW.replace(hour=0, minute=0, second=0), NOW - 5 * DAY, NOW - DAY + timedelta(microseconds=500_000)]
+)
+ROWS = st.lists(st.tuples(INSTANTS, st.sampled_from(["R-1", "R-2"]), st.booleans(), MS), min_size=1, max_size=12)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), ROWS),
+        st.tuples(st.just("import with ids of its own"), ROWS),
+        st.tuples(st.just("write oddly"), ROWS),
+        st.tuples(st.just("roll up"), st.integers(1, 9)),
+        st.tuples(st.just("prune"), st.integers(0, 9)),
+    ),
+    min_size=2,
+    max_size=8,
+)
+EDGES = st.none() | INSTANTS
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(STEPS, st.lists(st.tuples(EDGES, EDGES), max_size=3))
+def test_reports_equal_a_scan_after_any_sequence(
+    session: Session, steps: list[tuple[str, Any]], windows: list[tuple[datetime | None, datetime | None]]
+) -> None:
+    savepoint = session.begin_nested()
+    try:
+        connection = session.connection()
+        tx = Transaction(session)
+        present: dict[int, Row] = {}
+        pruned: list[Row] = []
+        free = list(range(900, -900, -7))
+        for step, what in steps:
+            if step in ("write", "write oddly", "import with ids of its own"):
+                for at, rule, success, ms in what:
+                    odd = step == "write oddly" and connection.dialect.name == "sqlite"
+                    values: dict[str, Any] = {"account_id": 1, "rule_id": rule, "action": "A", "reason": "r"}
+                    values |= {"success": success, "execution_time_ms": ms, "timestamp": at}
+                    if step == "import with ids of its own":
+                        values["id"] = free.pop()
+                    if odd:
+                        values["timestamp"] = sa.literal(at.isoformat(), sa.Text())  # with a T and an offset
+                    new = connection.execute(sa.insert(LOG).values(values)).inserted_primary_key
+                    assert new is not None
+                    present[new[0]] = (at, rule, success, ms)
+            elif step == "roll up":
+                while tx.rollup.advance(what):
+                    pass
+            else:
+                before = (NOW - what * DAY).replace(hour=0, minute=0, second=0)
+                tx.rollup.prune(before, 3)
+                left = set(connection.execute(sa.select(LOG.c.id)).scalars())
+                for id_ in [id_ for id_ in present if id_ not in left]:
+                    at = present[id_][0]
+                    assert at is not None
+                    assert at < before
+                    pruned.append(present.pop(id_))
+            check(session, list(present.values()), [(None, None), *windows])
+            check(session, [*present.values(), *pruned], [(None, None)], include_pruned=True)
+    finally:
+        savepoint.rollback()
+        session.expunge_all()
+
+
+@pytest.mark.parametrize("ms", [0, 15, 16, 1023, 1024, 16_383, 16_384, 262_143, 262_144, 2**31, 2**62])
+def test_a_longer_time_is_in_no_earlier_bucket(session: Session, ms: int) -> None:
+    numbers = [ms - 1, ms, ms + 1, ms + 17]
+    buckets = [session.scalar(sa.select(bucket(sa.literal(n, sa.BigInteger)))) for n in numbers]
+    assert buckets == sorted(buckets)
+    assert all(found <= number or number < 0 for found, number in zip(buckets, numbers, strict=True))
+
+
+# Through the store
+
+
+def a_log(ms: int, at: datetime = NOW, rule: str = "R-1") -> EnforcementLog:
+    return EnforcementLog(
+        account_id=1, rule_id=rule, action="A", reason="r", success=True, execution_time_ms=ms, timestamp=at
+    )
+
+
+def test_rolling_up_tells_how_far_it_is_and_leaves_nothing_to_do(store_url: str) -> None:
+    with RiskStore(store_url) as store:
+        with store.begin() as tx:
+            tx.enforcements.add_many(a_log(n) for n in range(50))
+        told: list[int] = []
+        assert store.roll_up(told.append) == 50
+        assert told[-1] == 50
+        assert store.roll_up() == 0
+        with store.read() as tx:
+            (row,) = tx.enforcements.time_by_rule()
+        assert (row.enforcement_count, row.p95_time_ms, row.max_time_ms) == (50, 47, 49)
+
+
+def test_pruning_takes_whole_old_days_out_of_the_log_and_counts_them_on(store_url: str) -> None:
+    with RiskStore(store_url) as store:
+        with store.begin() as tx:
+            tx.enforcements.add_many(a_log(100 + n, NOW - n * DAY) for n in range(10))
+        assert store.prune(NOW - 6 * DAY) == 3  # the day of the instant itself is not over
+        with store.read() as tx:
+            assert len(tx.enforcements.list()) == 7
+            (row,) = tx.enforcements.time_by_rule()
+            (whole,) = tx.enforcements.time_by_rule(include_pruned=True)
+            days = tx.enforcements.daily_trend(days=3650, include_pruned=True)
+            levels = tx.enforcements.alert_counts(Thresholds(105, 107, 108), include_pruned=True)
+        assert (row.enforcement_count, row.max_time_ms) == (7, 106)
+        assert (whole.enforcement_count, whole.max_time_ms) == (10, 109)
+        assert len(days) == 10
+        assert [tuple(level) for level in levels] == [("R-1", 2, 1, 1)]
+        assert store.prune(NOW - 6 * DAY) == 0
+
+
+def test_pruned_days_cannot_be_asked_for_by_account() -> None:
+    with pytest.raises(InvalidValue, match="include_pruned"):
+        time_by_rule(account_id=1, include_pruned=True)
+
+
+def test_pruning_refuses_a_time_without_a_zone(store_url: str) -> None:
+    with RiskStore(store_url) as store, pytest.raises(InvalidValue, match="before"):
+        store.prune(datetime(2025, 10, 21))  # noqa: DTZ001
+
+
+def test_a_roll_up_that_is_emptied_is_filled_again(store_url: str) -> None:
+    with RiskStore(store_url) as store:
+        with store.begin() as tx:
+            tx.enforcements.add_many(a_log(n) for n in range(20))
+        store.roll_up()
+        with store.begin() as tx:
+            for table in (*ROLLUP, ROLLED_UP):
+                tx.session.execute(sa.delete(table))
+        with store.read() as tx:
+            assert tx.enforcements.time_by_rule()[0].enforcement_count == 20
+        assert store.roll_up() == 20
+
+
+@pytest.mark.postgres
+def test_rows_that_commit_late_are_neither_missed_nor_counted_twice(postgres_store_url: str) -> None:
+    """Ids are given before the commit: while others roll up and read, most rows appear between rows that were there."""
+    store = RiskStore(postgres_store_url)
+    writers, each = 4, 40
+    stop = threading.Event()
+    wrong: list[Any] = []
+
+    def write(seed: int) -> None:
+        for n in range(each):
+            with store.begin() as tx:
+                tx.enforcements.add(a_log(seed * 1000 + n))
+                stop.wait(0.001 * (n % 5))  # the id is given, the commit comes later
+                tx.enforcements.add(a_log(seed * 1000 + n))
+
+    def roll_up() -> None:
+        while not stop.is_set():
+            store.roll_up()
+
+    def read() -> None:
+        while not stop.is_set():
+            with store.read() as tx:
+                counted = sum(row.enforcement_count for row in tx.enforcements.time_by_rule())
+                there = tx.session.scalar(sa.select(sa.func.count()).select_from(LOG))
+            if counted != there:
+                wrong.append((counted, there))
+
+    helpers = [threading.Thread(target=work) for work in (roll_up, roll_up, read)]
+    working = [threading.Thread(target=write, args=(n,)) for n in range(writers)]
+    for thread in [*helpers, *working]:
+        thread.start()
+    for thread in working:
+        thread.join()
+    stop.set()
+    for thread in helpers:
+        thread.join()
+    store.roll_up()
+    with store.read() as tx:
+        (row,) = tx.enforcements.time_by_rule()
+        held = tx.session.execute(sa.select(ROLLED_UP)).all()
+    store.close()
+    assert wrong == []
+    assert row.enforcement_count == 2 * writers * each
+    assert sum(r.last_id - r.first_id + 1 for r in held) == row.enforcement_count
+
+
+@only_sqlite
+def test_rows_in_another_form_are_read_from_the_log_until_they_are_canonical(store_url: str) -> None:
+    with RiskStore(store_url) as store:
+        with store.begin() as tx:
+            tx.enforcements.add_many([a_log(1), a_log(3)])
+            odd = {"timestamp": "2025-10-21T17:20:30Z", "account_id": 1, "rule_id": "R-1", "action": "A", "reason": "r"}
+            insert = sa.text(
+                "INSERT INTO enforcement_log (timestamp, account_id, rule_id, action, reason, success, "
+                "execution_time_ms) VALUES (:timestamp, :account_id, :rule_id, :action, :reason, 1, 2)"
+            )
+            tx.session.execute(insert, odd)
+            tx.enforcements.add(a_log(4))
+        assert store.roll_up() == 3
+        with store.read() as tx:
+            assert tx.enforcements.time_by_rule(since=NOW - DAY)[0].enforcement_count == 4
+        with store.begin() as tx:
+            tx.session.execute(
+                sa.text("UPDATE enforcement_log SET timestamp = :at WHERE execution_time_ms = 2"),
+                {"at": UtcInstant.text(NOW)},
+            )
+        assert store.roll_up() == 1
+        with store.read() as tx:
+            assert tx.enforcements.time_by_rule(since=NOW - DAY)[0].enforcement_count == 4
