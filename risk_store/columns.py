@@ -15,12 +15,13 @@ from __future__ import annotations
 import math
 import operator
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from enum import IntEnum
 from functools import lru_cache
+from types import NoneType
 from typing import Any, ClassVar, TypeVar
 
 import sqlalchemy as sa
@@ -95,6 +96,21 @@ class CheckedType(TypeDecorator[T]):
         """The Python value of what is stored; what cannot be read is counted, and returned as it is."""
         return stored
 
+    as_stored: ClassVar[type | None] = None
+    """The type of stored values that :meth:`read` returns as they are, if there is one."""
+    by_value: ClassVar[type | None] = None
+    """The type of stored values of which :meth:`read` makes the same where they are equal, if there is one."""
+
+    def read_column(self, stored: Sequence[Any]) -> Iterable[Any]:
+        """What :meth:`read` makes of each value of a column, in one go: the usual values cost next to nothing."""
+        kinds = {*map(type, stored)} - {NoneType}
+        if kinds <= {self.as_stored}:
+            return stored
+        if kinds == {self.by_value}:
+            values: dict[Any, Any] = {value: self.read(value) for value in set(stored) if value is not None}
+            return map(values.get, stored)
+        return [None if value is None else self.read(value) for value in stored]
+
     def is_readable(self, value: Any) -> bool:
         """Whether `value`, as :meth:`read` returned it, is one of this type and not what could not be read."""
         raise NotImplementedError(f"{type(self).__name__} says what it reads; got {value!r}")
@@ -138,6 +154,7 @@ class Int64(CheckedType[int]):
     """
 
     impl = sa.BigInteger
+    as_stored = int
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
         return dialect.type_descriptor(sa.Integer() if dialect.name == "sqlite" else sa.BigInteger())
@@ -176,6 +193,7 @@ class IntCode(CheckedType[IntEnum]):
     """
 
     impl = sa.Integer
+    by_value = int
 
     def __init__(self, enum: type[IntEnum]) -> None:
         super().__init__()
@@ -214,6 +232,7 @@ class CheckedFloat(CheckedType[float]):
     """
 
     impl = sa.Double
+    as_stored = float
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
         # v1 declared REAL, which on SQLite has 8 bytes; on PostgreSQL REAL would have 4.
@@ -253,6 +272,7 @@ class BoundedText(CheckedType[str]):
     """Base of the two kinds of text: it says what PostgreSQL could not store."""
 
     impl = sa.Text
+    as_stored = str
 
     def read(self, stored: Any) -> Any:
         return stored if type(stored) is str else Unreadable.keep(stored)
@@ -345,6 +365,7 @@ class UtcInstant(CheckedType[datetime]):
     """
 
     impl = sa.DateTime
+    by_value = str
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
         if dialect.name == "sqlite":
@@ -369,8 +390,21 @@ class UtcInstant(CheckedType[datetime]):
             raise self.refuse(value, "an instant within the years 1 to 9999 UTC") from None
 
     def read(self, stored: Any) -> Any:
-        instant = self.parse(stored)
-        return Unreadable.keep(stored) if instant is None else instant
+        if type(stored) is str and len(stored) in _CANONICAL_LENGTHS:  # a third of what it costs to parse every form
+            try:
+                instant = datetime.fromisoformat(stored + "+00:00")
+                if instant.tzinfo is UTC:
+                    return instant
+            except ValueError:
+                pass
+        parsed = self.parse(stored)
+        return Unreadable.keep(stored) if parsed is None else parsed
+
+    def read_column(self, stored: Sequence[Any]) -> Iterable[Any]:
+        if {*map(type, stored)} <= {datetime, NoneType} and all(value is None or value.tzinfo for value in stored):
+            with suppress(OverflowError):
+                return [None if value is None else value.astimezone(UTC) for value in stored]
+        return super().read_column(stored)
 
     def is_readable(self, value: Any) -> bool:
         return isinstance(value, datetime)
@@ -485,6 +519,9 @@ def _rounded_money_sqlite(element: rounded_money, compiler: Any, **kw: Any) -> s
 DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
 CANONICAL = DAY + " [0-9][0-9]:[0-9][0-9]:[0-9][0-9]"
 CANONICAL_WITH_FRACTION = CANONICAL + "." + "[0-9]" * 6
+
+
+_CANONICAL_LENGTHS = (19, 26)
 
 
 class instant_key(FunctionElement[datetime]):  # noqa: N801 (it reads as a SQL function)

@@ -13,7 +13,7 @@ from risk_store.models.mirror import (
     SessionState,
     Trade,
 )
-from risk_store.models.order import Order
+from risk_store.models.order import Order, OrderSnapshot
 
 __all__ = [
     "Base",
@@ -24,6 +24,7 @@ __all__ = [
     "EnforcementLog",
     "Lockout",
     "Order",
+    "OrderSnapshot",
     "Position",
     "ResetSchedule",
     "SessionState",

@@ -29,6 +29,7 @@ __all__ = [
     "SAVE_ORDER",
     "TRAILING_ORDERS",
     "TRIGGER_STOPS",
+    "as_stored",
     "working_orders",
 ]
 
@@ -279,3 +280,8 @@ def working_orders(account_id: int | None = None, contract_id: str | None = None
     if contract_id is not None:
         statement = statement.where(Order.contract_id == arguments.text("contract_id", contract_id))
     return statement.order_by(sa.nulls_last(instant_of(Order.created_at)), Order.id)
+
+
+def as_stored(orders: sa.Select[Order]) -> sa.Select[*tuple[Any, ...]]:
+    """The columns of these orders as the driver gives them, for :meth:`CheckedType.read_column`."""
+    return orders.with_only_columns(*(sa.type_coerce(column, sa.types.NullType()) for column in ORDERS.columns))

@@ -37,6 +37,11 @@ READS: dict[str, tuple[Any, dict[str, Any], tuple[str, str]]] = {
     "an order": (orders.GET_ORDER, {"id": 1}, ("INTEGER PRIMARY KEY", "pk_orders")),
     "which orders are known": (orders.KNOWN_ORDERS, {"ids": "[1, 2]"}, ("INTEGER PRIMARY KEY", "pk_orders")),
     "working orders of an account": (orders.working_orders(account_id=1), {}, ("ix_orders_working",) * 2),
+    "a snapshot of the working orders of an account": (
+        orders.as_stored(orders.working_orders(account_id=1)),
+        {},
+        ("ix_orders_working",) * 2,
+    ),
     "trailing stops of a contract": (
         orders.TRAILING_ORDERS,
         {"contract": "X", "at": None},
