@@ -71,10 +71,7 @@ WHERE contract_id = {0} AND type = 5 AND state IN (2, 7) AND triggered_at IS NUL
 """
 
 
-WORKING_ROWS = "SELECT {} FROM orders WHERE state IN (1, 2, 7, 8) ORDER BY created_at, id".format(
-    ", ".join(OrderSnapshot._fields)
-)
-
+WORKING_ROWS = "SELECT * FROM orders WHERE state IN (1, 2, 7, 8) ORDER BY created_at, id"
 LOG = "enforcement_log (account_id, rule_id, action, reason, success, error_message, positions_closed, \
 orders_canceled, timestamp, execution_time_ms, details, enforcement_id)"
 

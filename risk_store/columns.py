@@ -160,6 +160,8 @@ class Int64(CheckedType[int]):
         return dialect.type_descriptor(sa.Integer() if dialect.name == "sqlite" else sa.BigInteger())
 
     def write(self, value: Any) -> int:
+        if type(value) is int and INT64_MIN <= value <= INT64_MAX:  # nearly always, and there are 25 values to an event
+            return value
         expected = "a whole number of at most 64 bits"
         if isinstance(value, bool):
             raise self.refuse(value, expected)
@@ -201,6 +203,8 @@ class IntCode(CheckedType[IntEnum]):
         self._members: dict[Any, IntEnum] = {member.value: member for member in enum}
 
     def write(self, value: Any) -> int:
+        if type(value) is self.enum:
+            return int(value)
         if isinstance(value, int) and not isinstance(value, bool) and value in self._members:
             return int(value)
         known = ", ".join(f"{member.name} {member.value}" for member in self.enum)
@@ -239,6 +243,8 @@ class CheckedFloat(CheckedType[float]):
         return dialect.type_descriptor(sa.REAL() if dialect.name == "sqlite" else sa.Double())
 
     def write(self, value: Any) -> float:
+        if type(value) is float and math.isfinite(value):
+            return value + 0.0  # −0.0 + 0.0 is 0.0
         expected = "a finite number"
         if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
             raise self.refuse(value, expected)
@@ -248,7 +254,7 @@ class CheckedFloat(CheckedType[float]):
             raise self.refuse(value, expected) from None
         if not math.isfinite(number):
             raise self.refuse(value, expected)
-        return number + 0.0  # −0.0 + 0.0 is 0.0
+        return number + 0.0
 
     def read(self, stored: Any) -> Any:
         if type(stored) is float:
@@ -426,7 +432,7 @@ class UtcInstant(CheckedType[datetime]):
     @staticmethod
     def text(instant: datetime) -> str:
         """The canonical text of an aware instant, as SQLite keeps it."""
-        return instant.astimezone(UTC).replace(tzinfo=None).isoformat(" ")
+        return instant.astimezone(UTC).isoformat(" ")[: -len("+00:00")]
 
 
 class CalendarDate(CheckedType[date]):

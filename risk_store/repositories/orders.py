@@ -118,12 +118,37 @@ class OrderRepository(Repository):
     def _apply(self, run: Sequence[OrderUpdate]) -> int:
         """Applies updates that are all complete, or all not. The rows changed, where the driver counts them."""
         now = self._clock()
-        if _is_complete(run[0]):
-            prepared, parameters = _APPLY_NEW, [_as_new_row(update, now) for update in run]
-        else:
+        if not _is_complete(run[0]):
             self._check_known(run)
-            prepared, parameters = _APPLY_TO_KNOWN, [_as_said(update, now) for update in run]
-        return self._run(prepared, Order, parameters if len(parameters) > 1 else parameters[0]).rowcount
+            return self._write(_APPLY_TO_KNOWN, [_as_said(update, now) for update in run])
+        rows = [_as_new_row(update, now) for update in run]
+        if self._dialect(Order) != "sqlite":
+            return self._write(_APPLY_NEW, rows)
+        if len(rows) == 1:
+            return self._write(_APPLY_IN_PLACE, rows) or self._write(_APPLY_NEW, rows)
+        in_place, others = self._split(rows)
+        return self._write(_APPLY_IN_PLACE, in_place) + self._write(_APPLY_NEW, others)
+
+    def _split(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+        """The parameters for APPLY_IN_PLACE, and those for APPLY_NEW: of an order with an update that needs it, all.
+
+        What is stored cannot change in between: SQLite has one writer, and that is this transaction.
+        """
+        found = self._run(_INDEXED, Order, {"ids": as_parameter({row["id"] for row in rows})})
+        stored: dict[int, list[Any]] = {row[0]: list(row[1:]) for row in found}
+        instant: Any = Order.__table__.c.created_at.type
+        text = instant.bind_processor(self._lane.dialect(Order))
+        elsewhere = set()
+        for row in rows:
+            *said, created_at = [row[name] for name in statements.SAID_OF_INDEXED]
+            kept = stored.get(row["id"], [None])
+            if said != kept[:-1] or text(created_at) not in (None, kept[-1]):
+                elsewhere.add(row["id"])
+        return [row for row in rows if row["id"] not in elsewhere], [row for row in rows if row["id"] in elsewhere]
+
+    def _write(self, prepared: Prepared, rows: Sequence[Mapping[str, Any]]) -> int:
+        """The rows changed, where the driver counts them."""
+        return self._run(prepared, Order, rows if len(rows) > 1 else rows[0]).rowcount if rows else 0
 
     def _check_known(self, updates: Sequence[OrderUpdate]) -> None:
         ids = {"ids": as_parameter({update.id for update in updates})}
@@ -240,7 +265,7 @@ class OrderRepository(Repository):
 
         A column is read at a time. Raises InvalidValue for a bad argument.
         """
-        working = statements.as_stored(statements.working_orders(account_id, contract_id))
+        working = statements.snapshot_of(statements.working_orders(account_id, contract_id))
 
         def load() -> list[OrderSnapshot]:
             rows = self._lane.connection(Order).execute(working).all()
@@ -251,6 +276,7 @@ class OrderRepository(Repository):
 
 
 _APPLY_NEW, _APPLY_TO_KNOWN = Prepared(statements.APPLY_NEW), Prepared(statements.APPLY_TO_KNOWN)
+_APPLY_IN_PLACE, _INDEXED = Prepared(statements.APPLY_IN_PLACE), Prepared(statements.INDEXED_OF_ORDERS)
 _TRAILING, _MOVE = Prepared(statements.TRAILING_ORDERS), Prepared(statements.MOVE_STOPS)
 _TRIGGER, _LOCK = Prepared(statements.TRIGGER_STOPS), Prepared(statements.LOCK_ORDERS)
 _KNOWN = Prepared(statements.KNOWN_ORDERS)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql import visitors
 
 from risk_store.codes import TERMINAL_STATES, TRAILING_STATES, WORKING_STATES, OrderSide, OrderType
 from risk_store.columns import instant_of
@@ -16,25 +17,34 @@ from risk_store.statements.confirmation import confirm, mark_unconfirmed
 from risk_store.statements.ids import among, by_dialect
 
 __all__ = [
+    "APPLY_IN_PLACE",
     "APPLY_NEW",
     "APPLY_TO_KNOWN",
     "CONFIRM_ORDERS",
     "GET_ORDER",
+    "INDEXED_OF_ORDERS",
     "KNOWN_ORDERS",
     "LISTED_ORDERS",
     "LOCK_ORDERS",
     "MARK_UNCONFIRMED_ORDERS",
     "MOVE_STOPS",
     "REQUIRED",
+    "SAID_OF_INDEXED",
     "SAVE_ORDER",
     "TRAILING_ORDERS",
     "TRIGGER_STOPS",
-    "as_stored",
+    "snapshot_of",
     "working_orders",
 ]
 
 ORDERS = Order.__table__
 Column = sa.ColumnElement[Any]
+
+
+def _as_stored(columns: Iterable[Column]) -> list[Column]:
+    """Columns as the driver gives them: a thousand conversions, value by value, would cost more than the rest."""
+    return [sa.type_coerce(column, sa.types.NullType()) for column in columns]
+
 
 # NULL says something in these columns ("never", "not yet"): it is not a gap that a copy of the order could fill.
 # venue_updated_at in particular is the age that every later event is judged by, and only an event may set it (SPEC 7).
@@ -153,17 +163,41 @@ def _stop(new: Mapping[str, Column], current: Column) -> Column:
     )
 
 
+def _indexed() -> dict[str, Column]:
+    """The columns an event may set that an index has or, if it is partial, asks for."""
+    names = set()
+    for index in ORDERS.indexes:
+        for part in (*index.columns, index.dialect_options["sqlite"]["where"]):
+            if part is not None:
+                names |= {element.name for element in visitors.iterate(part) if isinstance(element, sa.Column)}
+    return {name: ORDERS.c[name] for name in ORDERS.columns.keys() if name in {*_SAID, "state"} & names}  # noqa: SIM118
+
+
+_INDEXED = _indexed()
+
+
 def _carried(name: str) -> sa.BindParameter[Any]:
     """A parameter that is NULL where the update does not carry the column."""
     return sa.bindparam(f"said_{name}", type_=ORDERS.c[name].type)
 
 
-def _apply_new(insert: Any) -> Any:
-    """Insert, or apply to the row that is there: one statement, so that no other writer comes between."""
+def _apply_new(insert: Any, in_place: bool = False) -> Any:
+    """Insert, or apply to the row that is there: one statement, so that no other writer comes between.
+
+    `in_place` leaves alone a row of which the update says something new in an indexed column.
+    """
     statement = insert(ORDERS)
     # Where a new row must have a value that the update does not carry, what is inserted is not what it says.
     new = {name: statement.excluded[name] for name in ORDERS.columns.keys()}  # noqa: SIM118 (a column collection)
-    values, changed = _applied(new | {"created_at": _carried("created_at")})
+    new["created_at"] = _carried("created_at")
+    values, changed = _applied(new)
+    if in_place:
+        # What a row holds afterwards it held before, or the update says it: where the two agree nothing changes.
+        same = [sa.func.coalesce(new[name], row).is_not_distinct_from(row) for name, row in _INDEXED.items()]
+        values, changed = (
+            {name: value for name, value in values.items() if name not in _INDEXED},
+            sa.and_(*same, changed),
+        )
     return statement.on_conflict_do_update(index_elements=[ORDERS.c.id], set_=values, where=changed)
 
 
@@ -171,6 +205,21 @@ APPLY_NEW = {"sqlite": _apply_new(sqlite.insert), "postgresql": _apply_new(postg
 """By dialect, for an update that carries all of REQUIRED. Touches no row that would be the same afterwards.
 
 Parameters: every column, as of a new row; ``said_created_at`` as carried."""
+
+APPLY_IN_PLACE = _apply_new(sqlite.insert, in_place=True)
+"""The same on SQLite, but it touches no row either of which the update says something new in an indexed column.
+
+SQLite writes the entries of each index that has an assigned column, also where the value stays. Here that is four
+indexes, more than half of what the other statement costs (12.7 µs a row, this one 5.2, the plain driver's upsert 8.1),
+and more pages to write at each commit. Most events change none of these columns."""
+
+SAID_OF_INDEXED = [f"said_{name}" if name == "created_at" else name for name in _INDEXED]
+"""The parameters that say something in those columns."""
+
+INDEXED_OF_ORDERS = by_dialect(
+    lambda dialect: sa.select(ORDERS.c.id, *_INDEXED.values()).where(among(ORDERS.c.id, dialect))
+)
+"""By dialect: of ``ids`` what is stored in those columns, in the order of SAID_OF_INDEXED."""
 
 
 def _apply_to_known() -> sa.Update:
@@ -206,8 +255,7 @@ _MADE_BY_THEN = sa.or_(_AT.is_(None), sa.func.coalesce(instant_of(ORDERS.c.creat
 
 
 def _trailing_orders(ids: Column) -> sa.Select[*tuple[Any, ...]]:
-    # As the driver gives them: a thousand conversions would cost more than the rest of a tick.
-    alike = [sa.type_coerce(ORDERS.c[name], sa.types.NullType()) for name in ("side", "stop_price", "trailing_amount")]
+    alike = _as_stored(ORDERS.c[name] for name in ("side", "stop_price", "trailing_amount"))
     return (
         sa.select(*alike, ids)
         .where(ORDERS.c.contract_id == sa.bindparam("contract"), _TRAILS, _MADE_BY_THEN)
@@ -282,6 +330,6 @@ def working_orders(account_id: int | None = None, contract_id: str | None = None
     return statement.order_by(sa.nulls_last(instant_of(Order.created_at)), Order.id)
 
 
-def as_stored(orders: sa.Select[Order]) -> sa.Select[*tuple[Any, ...]]:
-    """The columns of these orders as the driver gives them, for :meth:`CheckedType.read_column`."""
-    return orders.with_only_columns(*(sa.type_coerce(column, sa.types.NullType()) for column in ORDERS.columns))
+def snapshot_of(orders: sa.Select[Order]) -> sa.Select[*tuple[Any, ...]]:
+    """The columns of these orders as the driver gives them, for :meth:`~risk_store.columns.CheckedType.read_column`."""
+    return orders.with_only_columns(*_as_stored(ORDERS.columns))
