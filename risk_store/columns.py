@@ -304,6 +304,8 @@ class CheckedText(BoundedText):
     """
 
     def write(self, value: Any) -> str:
+        if type(value) is str and value.isascii() and "\0" not in value:
+            return value
         text = self.check(value)
         if storable_text(text) != text:
             raise self.refuse(value, "text without NUL characters and lone surrogates")
@@ -320,6 +322,8 @@ class FreeText(BoundedText):
     """
 
     def write(self, value: Any) -> str:
+        if type(value) is str and value.isascii() and "\0" not in value:
+            return value
         return storable_text(self.check(value))
 
 
@@ -387,6 +391,8 @@ class UtcInstant(CheckedType[datetime]):
         return lambda value: text(value if isinstance(value, datetime) and value.tzinfo is UTC else write(value))
 
     def write(self, value: Any) -> datetime:
+        if type(value) is datetime and value.tzinfo is UTC:
+            return value
         expected = "an instant with a time zone, such as datetime.now(UTC)"
         if not isinstance(value, datetime) or value.utcoffset() is None:
             raise self.refuse(value, expected)

@@ -269,7 +269,8 @@ class EnforcementLogRepository(Repository):
         return self._telling(lambda: self._session.execute(statement).all(), EnforcementLog.__table__)
 
     def _values(self, log: EnforcementLog) -> dict[str, Any]:
-        values = {name: getattr(log, name) for name in LOG_COLUMNS}
+        held = vars(log)  # what is not loaded is not in there; the rest costs a tenth of what the attributes do
+        values = {name: held[name] if name in held else getattr(log, name) for name in LOG_COLUMNS}
         log.check_values(values)
         if values["timestamp"] is None:
             values["timestamp"] = log.timestamp = self._clock()

@@ -20,7 +20,9 @@ from risk_store.columns import CheckedType
 from risk_store.errors import InvalidValue, StoreClosed
 from risk_store.models import Base
 
-__all__ = ["Lane", "Prepared"]
+__all__ = ["Lane", "Prepared", "encoder"]
+
+Convert = Callable[[Any], Any]
 
 
 class Prepared:
@@ -67,7 +69,7 @@ class Prepared:
         compiled = self._of(dialect).compile(dialect=dialect, column_keys=self._columns)
         taken, fixed = {}, {}
         for bind, name in compiled.bind_names.items():
-            convert = _encoder(bind.type, dialect)
+            convert = encoder(bind.type, dialect)
             if bind.required:
                 taken[name] = (name, bind.key, convert)
             else:  # a value that is part of the statement
@@ -78,20 +80,17 @@ class Prepared:
         return _Compiled(compiled.string, [taken[name] for name in names or taken], fixed, names is not None)
 
 
-_Convert = Callable[[Any], Any]
-
-
-def _encoder(type_: Any, dialect: sa.Dialect) -> _Convert | None:
+def encoder(type_: Any, dialect: sa.Dialect) -> Convert | None:
     """What makes of a value that is not None the one that the driver takes."""
     if isinstance(type_, CheckedType):  # whose own processor would ask once more whether it is None
         return type_.encoder(dialect)
-    processor: _Convert | None = type_.dialect_impl(dialect).bind_processor(dialect)
+    processor: Convert | None = type_.dialect_impl(dialect).bind_processor(dialect)
     return processor
 
 
 class _Compiled(NamedTuple):
     sql: str
-    taken: Sequence[tuple[str, str, _Convert | None]]
+    taken: Sequence[tuple[str, str, Convert | None]]
     """Of each parameter, in the driver's order, its name in the SQL, its key, and what converts it for the driver."""
     fixed: Mapping[str, Any]
     by_position: bool

@@ -329,7 +329,7 @@ def test_a_connection_is_tested_when_it_was_idle_or_has_something_to_say(
 
     tests: list[object] = []
     ping = engine.dialect.do_ping
-    monkeypatch.setattr(engine.dialect, "do_ping", lambda raw: tests.append(raw) or ping(raw))
+    monkeypatch.setattr(engine.dialect, "do_ping", lambda raw: (tests.append(raw), ping(raw))[1])
     first = use()
     assert (use(), len(tests)) == (first, 0)
     monkeypatch.setattr(deadlines, "_BELIEVED_S", 0.0)
