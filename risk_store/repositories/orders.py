@@ -22,7 +22,7 @@ from risk_store.repositories.reconciling import Reconciled, compare, of_account
 from risk_store.statements import arguments
 from risk_store.statements import orders as statements
 from risk_store.statements.ids import as_parameter
-from risk_store.trailing import StopMove, TrailResult, check_market, trail
+from risk_store.trailing import StopMove, Trailed, TrailResult, check_market, trail
 
 __all__ = ["OrderRepository"]
 
@@ -177,7 +177,7 @@ class OrderRepository(Repository):
         triggered: list[int] = []
         for _ in range(_ATTEMPTS):  # once, unless another program changes one of the orders between reading and locking
             moving, reached, incomplete = self._decide(contract_id, price, tick_size, seen)
-            self._lock({id_ for group in (*moving.values(), *reached.values()) for id_ in group})
+            self._lock(moving.values(), reached.values())
             settled = True
             for (distance, new), old in moving.items():
                 ids = self._write_stops(_MOVE, old, distance=distance, new=new)
@@ -199,25 +199,40 @@ class OrderRepository(Repository):
         moving: dict[tuple[float, float], dict[int, float]] = {}
         reached: dict[float, dict[int, float]] = {}
         incomplete: list[int] = []
-        found = self._run(_TRAILING, Order, {"contract": contract_id, "at": at})
-        for side, stop, distance, ids in map(tuple[Any, ...], found):
+        asked = {"contract": contract_id, "at": at}
+        decided: dict[tuple[Any, ...], Trailed | None] = {}
+        for side, stop, distance in map(tuple[Any, ...], self._run(_FIGURES, Order, asked)):
+            can_trail = _can_trail(side, stop, distance)
+            decided[side, stop, distance] = trail(side, stop, distance, price, tick_size) if can_trail else None
+        if all(trailed and trailed.new == trailed.old and not trailed.triggered for trailed in decided.values()):
+            return moving, reached, incomplete  # most prices, and they need not know of which orders
+        for side, stop, distance, ids in map(tuple[Any, ...], self._run(_TRAILING, Order, asked)):
             if not _can_trail(side, stop, distance):
                 incomplete += json.loads(ids)
                 continue
-            _, new, is_triggered = trail(side, stop, distance, price, tick_size)
-            if is_triggered or new != stop:
-                alike = reached.setdefault(distance, {}) if is_triggered else moving.setdefault((distance, new), {})
+            trailed = decided.get((side, stop, distance)) or trail(side, stop, distance, price, tick_size)
+            if trailed.triggered or trailed.new != stop:
+                key = (distance, trailed.new)
+                alike = reached.setdefault(distance, {}) if trailed.triggered else moving.setdefault(key, {})
                 alike.update(dict.fromkeys(json.loads(ids), stop))
         return moving, reached, incomplete
 
-    def _write_stops(self, prepared: Prepared, old: Mapping[int, float], **values: Any) -> Sequence[int]:
+    def _write_stops(self, prepared: Prepared, old: Mapping[int, float], **values: Any) -> Collection[int]:
         """The ids of the orders for which what was decided still held when it was written."""
         parameters = {"ids": as_parameter(old), "now": self._clock(), **values}
-        return self._run(prepared, Order, parameters).scalars().all()
+        result = self._run(prepared, Order, parameters)
+        if result.returns_rows:
+            return result.scalars().all()
+        if result.rowcount != len(old):
+            raise StoreBusy  # SQLite has one writer, and that is this transaction: somebody's trigger is in the way
+        return old
 
-    def _lock(self, ids: Collection[int]) -> None:
+    def _lock(self, *groups: Iterable[Collection[int]]) -> None:
         """On a server: the orders' locks in the order of their ids, which everything here that writes many takes."""
-        if ids and self._dialect(Order) == "postgresql":
+        if self._dialect(Order) != "postgresql":
+            return
+        ids = {id_ for of_one_kind in groups for group in of_one_kind for id_ in group}
+        if ids:
             self._run(_LOCK, Order, {"ids": as_parameter(ids)}).close()
 
     def reconcile(self, account_id: int, rows: Iterable[OrderUpdate], asked_at: datetime) -> Reconciled:
@@ -242,7 +257,7 @@ class OrderRepository(Repository):
         for update in theirs:
             if update.id not in here and not _is_complete(update):
                 raise _not_known_yet(update)
-        self._lock(here.keys())
+        self._lock([here.keys()])
         self.apply_many(theirs)
         marks = {"now": self._clock(), "asked": asked_at}
         confirm = self._of_dialect(statements.CONFIRM_ORDERS, Order)
@@ -277,9 +292,9 @@ class OrderRepository(Repository):
 
 _APPLY_NEW, _APPLY_TO_KNOWN = Prepared(statements.APPLY_NEW), Prepared(statements.APPLY_TO_KNOWN)
 _APPLY_IN_PLACE, _INDEXED = Prepared(statements.APPLY_IN_PLACE), Prepared(statements.INDEXED_OF_ORDERS)
-_TRAILING, _MOVE = Prepared(statements.TRAILING_ORDERS), Prepared(statements.MOVE_STOPS)
-_TRIGGER, _LOCK = Prepared(statements.TRIGGER_STOPS), Prepared(statements.LOCK_ORDERS)
-_KNOWN = Prepared(statements.KNOWN_ORDERS)
+_FIGURES, _TRAILING = Prepared(statements.TRAILING_FIGURES), Prepared(statements.TRAILING_ORDERS)
+_MOVE, _TRIGGER = Prepared(statements.MOVE_STOPS), Prepared(statements.TRIGGER_STOPS)
+_LOCK, _KNOWN = Prepared(statements.LOCK_ORDERS), Prepared(statements.KNOWN_ORDERS)
 _READERS = [column.type.read_column for column in Order.__table__.columns if isinstance(column.type, CheckedType)]
 _ATTEMPTS = 100
 

@@ -52,6 +52,11 @@ READS: dict[str, tuple[Any, dict[str, Any], tuple[str, str]]] = {
         {"contract": "X", "at": None},
         ("ix_orders_trailing",) * 2,
     ),
+    "what decides about the trailing stops of a contract": (
+        orders.TRAILING_FIGURES,
+        {"contract": "X", "at": None},
+        ("ix_orders_trailing",) * 2,
+    ),
     "trailing stops of a contract by a time": (
         orders.TRAILING_ORDERS,
         {"contract": "X", "at": NOW},
