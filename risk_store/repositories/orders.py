@@ -27,7 +27,7 @@ from risk_store.trailing import StopMove, Trailed, TrailResult, check_market, tr
 __all__ = ["OrderRepository"]
 
 COLUMNS = Order.__table__.columns.keys()
-_UNSAID = dict.fromkeys(COLUMNS)
+_NEW_ROW = dict.fromkeys(COLUMNS)
 # What is compared with the gateway's list: what it says of the order itself, and no times.
 _COMPARED = (
     "account_id",
@@ -323,25 +323,18 @@ def _order_update(update: OrderUpdate) -> OrderUpdate:
 
 
 def _is_complete(update: OrderUpdate) -> bool:
-    return all(getattr(update, name) is not None for name in statements.REQUIRED)
+    return None not in _required_of(update)
 
 
 def _as_new_row(update: OrderUpdate, now: datetime) -> dict[str, Any]:
     """The parameters of APPLY_NEW."""
-    said = {name: getattr(update, name) for name in _CARRIED}
-    return (
-        _UNSAID
-        | said
-        | {
-            "created_at": update.created_at or update.venue_updated_at or now,
-            "filled_size": update.filled_size or 0,
-            "venue_stop_price": update.stop_price,
-            "updated_at": now,
-            "seen_at": now,
-            "now": now,
-            "said_created_at": update.created_at,
-        }
-    )
+    row = _NEW_ROW | dict(zip(_CARRIED, _carried_by(update), strict=True))
+    row["said_created_at"] = update.created_at
+    row["created_at"] = update.created_at or update.venue_updated_at or now
+    row["filled_size"] = update.filled_size or 0
+    row["venue_stop_price"] = update.stop_price
+    row["updated_at"] = row["seen_at"] = now
+    return row
 
 
 def _as_said(update: OrderUpdate, now: datetime) -> dict[str, Any]:
@@ -351,3 +344,4 @@ def _as_said(update: OrderUpdate, now: datetime) -> dict[str, Any]:
 
 
 _CARRIED = tuple(field.name for field in fields(OrderUpdate))
+_carried_by, _required_of = attrgetter(*_CARRIED), attrgetter(*statements.REQUIRED)
