@@ -11,7 +11,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from risk_store.codes import TRAILING_STATES, OrderSide
+from risk_store.codes import TERMINAL_STATES, TRAILING_STATES, OrderSide
 from risk_store.columns import CheckedType
 from risk_store.errors import InvalidValue, NotKnownYet, StoreBusy
 from risk_store.events import OrderUpdate
@@ -122,7 +122,8 @@ class OrderRepository(Repository):
             self._check_known(run)
             return self._write(_APPLY_TO_KNOWN, [_as_said(update, now) for update in run])
         rows = [_as_new_row(update, now) for update in run]
-        if self._dialect(Order) != "sqlite":
+        # One that ends an order says a new state, so it need not be tried whether it does.
+        if self._dialect(Order) != "sqlite" or (len(rows) == 1 and run[0].state in TERMINAL_STATES):
             return self._write(_APPLY_NEW, rows)
         if len(rows) == 1:
             return self._write(_APPLY_IN_PLACE, rows) or self._write(_APPLY_NEW, rows)

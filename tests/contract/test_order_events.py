@@ -282,9 +282,12 @@ def test_an_event_of_nothing_indexed_is_one_statement_alone_and_two_of_many(
     assert len(sent) == 1
     orders.apply_many(an_update(2, id=id, stop_price=8.0) for id in (1, 2, 3))
     assert len(sent) == 3
-    orders.apply(an_update(3, id=1, state=OrderState.FILLED))
+    orders.apply(an_update(3, id=1, state=OrderState.SUSPENDED))
+    assert len(sent) == 3 + 2
+    orders.apply(an_update(4, id=1, state=OrderState.FILLED))
+    assert len(sent) == 3 + 2 + 1
     orders.apply_many([an_update(3, id=2, state=OrderState.FILLED), an_update(3, id=3, stop_price=9.0)])
-    assert len(sent) == 3 + 2 + 3
+    assert len(sent) == 3 + 2 + 1 + 3
     assert [stored(orders, id).stop_price for id in (1, 2, 3)] == [8.0, 8.0, 9.0]
 
 
