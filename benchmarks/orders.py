@@ -11,6 +11,7 @@ import argparse
 import sqlite3
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -23,13 +24,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from benchmarks.contest import Result, contest
-from risk_store import Order, OrderSide, OrderState, OrderType, RiskStore
+from risk_store import EnforcementLog, Order, OrderSide, OrderSnapshot, OrderState, OrderType, RiskStore
 from risk_store.columns import UtcInstant
 from risk_store.engines import parse_url
 from risk_store.events import OrderUpdate
 
 ROUNDS = 9
-SINGLE, BATCH, STOPS = 200, 500, 1000
+SINGLE, BATCH, STOPS, WORKING, LOGS = 200, 500, 1000, 10_000, 5000
 MNQ = "CON.F.US.MNQ.U26"
 SENT = datetime(2026, 8, 19, 19, 0, tzinfo=UTC)
 FIRST = OrderUpdate(
@@ -70,6 +71,39 @@ WHERE contract_id = {0} AND type = 5 AND state IN (2, 7) AND triggered_at IS NUL
 """
 
 
+WORKING_ROWS = "SELECT * FROM orders WHERE state IN (1, 2, 7, 8) ORDER BY created_at, id"
+LOG = "enforcement_log (account_id, rule_id, action, reason, success, error_message, positions_closed, \
+orders_canceled, timestamp, execution_time_ms, details, enforcement_id)"
+
+
+@dataclass(slots=True)
+class Row:
+    """What a careful hand makes of a row: an object with slots, codes as enums, instants as aware datetimes."""
+
+    id: int
+    account_id: int
+    contract_id: str
+    type: OrderType
+    side: OrderSide
+    size: int
+    limit_price: float | None
+    stop_price: float | None
+    state: OrderState
+    created_at: datetime
+    updated_at: datetime | None
+    trailing_amount: float | None
+    filled_size: int
+    fill_price: float | None
+    custom_tag: str | None
+    parent_order_id: int | None
+    linked_order_id: int | None
+    venue_stop_price: float | None
+    venue_updated_at: datetime | None
+    triggered_at: datetime | None
+    seen_at: datetime | None
+    unconfirmed_since: datetime | None
+
+
 @dataclass
 class Plain:
     """The plain driver on one kept connection, with explicit transactions and statements it has prepared."""
@@ -79,6 +113,9 @@ class Plain:
     begin: str
     mark: str
     instant: Callable[[datetime], Any]
+    read: Callable[[Any], Any]
+    write_all: Callable[[Sequence[Sequence[Any]]], None]
+    """Rows of LOG, by what the driver has for many."""
 
     def event(self, update: OrderUpdate) -> tuple[Any, ...]:
         now = self.instant(datetime.now(UTC))
@@ -103,6 +140,33 @@ class Plain:
     def apply_batch(self, updates: Sequence[OrderUpdate]) -> None:
         self.execute(self.begin, ())
         self.executemany(self.upsert, [self.event(update) for update in updates])
+        self.execute("COMMIT", ())
+
+    def working(self) -> list[Row]:
+        read = self.read
+        types = {int(code): code for code in OrderType}
+        sides = {int(code): code for code in OrderSide}
+        states = {int(code): code for code in OrderState}
+        found = []
+        for row in self.execute(WORKING_ROWS, ()).fetchall():
+            (i, a, c, kind, side, z, lp, sp, state, at, up, ta, fs, fp, ct, po, lo, vs, vu, tr, se, un) = row
+            times = (read(vu), read(tr), read(se), read(un))
+            codes = (types[kind], sides[side], z, lp, sp, states[state])
+            found.append(Row(i, a, c, *codes, read(at), read(up), ta, fs, fp, ct, po, lo, vs, *times))
+        return found
+
+    def add(self, logs: Sequence[EnforcementLog]) -> None:
+        self.execute(self.begin, ())
+        self.write_all(
+            [
+                (
+                    *(log.account_id, log.rule_id, log.action, log.reason, log.success, log.error_message),
+                    *(log.positions_closed, log.orders_canceled, self.instant(log.timestamp or SENT)),
+                    *(log.execution_time_ms, log.details, log.enforcement_id),
+                )
+                for log in logs
+            ]
+        )
         self.execute("COMMIT", ())
 
     def trail(self, price: float) -> None:
@@ -182,6 +246,60 @@ def compare(engine: str, store: RiskStore, plain: Plain) -> Iterator[tuple[str, 
         if moves:
             check_stops(store)
 
+    make_stops(store, WORKING)
+    read: list[list[Any]] = [[], [], []]
+
+    def snapshot(_number: int) -> None:
+        with store.read() as tx:
+            read[1] = tx.orders.snapshot()
+
+    def working(_number: int) -> None:
+        with store.read() as tx:
+            read[2] = tx.orders.working()
+
+    def by_hand(_number: int) -> None:
+        read[0] = plain.working()
+
+    starts = {"plain driver into slots": by_hand, "tx.orders.snapshot": snapshot, "tx.orders.working": working}
+    yield engine, f"{WORKING:,} working orders read", WORKING, contest(starts, ROUNDS)
+    by_name = [[tuple(getattr(order, name) for name in OrderSnapshot._fields) for order in orders] for orders in read]
+    if len(read[0]) != WORKING or not by_name[0] == by_name[1] == by_name[2]:
+        sys.exit("the contenders did not read the same orders")
+
+    # Made before the time is taken: each turn has its own, since no two rows may have the same name.
+    logs = {(turn, ours): enforcements() for turn in range(ROUNDS + 1) for ours in (False, True)}
+
+    def add_many(number: int) -> None:
+        with store.begin() as tx:
+            tx.enforcements.add_many(logs[number, True])
+
+    adding = {
+        "plain driver": lambda number: plain.add(logs[number, False]),
+        "tx.enforcements.add_many": add_many,
+    }
+    yield engine, f"{LOGS:,} enforcements added", LOGS, contest(adding, ROUNDS)
+    with store.read() as tx:
+        if tx.session.scalar(sa.select(sa.func.count()).select_from(EnforcementLog)) != len(logs) * LOGS:
+            sys.exit("the contenders did not write the same number of rows")
+
+
+def enforcements() -> list[EnforcementLog]:
+    return [
+        EnforcementLog(
+            account_id=123 + n % 20,
+            rule_id=f"RULE-{n % 12:03}",
+            action="CLOSE_ALL",
+            reason="Daily loss limit hit: -$550",
+            success=True,
+            positions_closed=2,
+            orders_canceled=1,
+            timestamp=SENT + timedelta(milliseconds=n),
+            execution_time_ms=n % 500,
+            enforcement_id=uuid.uuid4().hex,
+        )
+        for n in range(LOGS)
+    ]
+
 
 def check_events(store: RiskStore) -> None:
     """Afterwards each contender's orders are the same but for their ids and our own clock."""
@@ -196,11 +314,12 @@ def check_events(store: RiskStore) -> None:
         sys.exit("the contenders did not write the same rows")
 
 
-def make_stops(store: RiskStore) -> None:
+def make_stops(store: RiskStore, count: int = STOPS) -> None:
     with store.begin() as tx:
         tx.session.execute(sa.delete(Order.__table__))
         stop = replace(FIRST, type=OrderType.TRAILING_STOP, stop_price=21_000.0, trailing_amount=10.0)
-        tx.orders.apply_many(replace(stop, id=n) for n in range(1, STOPS + 1))
+        made = (replace(stop, id=n, created_at=SENT + timedelta(milliseconds=n)) for n in range(1, count + 1))
+        tx.orders.apply_many(made)
 
 
 def check_stops(store: RiskStore) -> None:
@@ -217,7 +336,14 @@ def sqlite(folder: Path) -> Iterator[tuple[RiskStore, Plain]]:
         store.upgrade()
         plain.execute("PRAGMA journal_mode = WAL")
         plain.execute("PRAGMA synchronous = FULL")
-        yield store, Plain(plain.execute, plain.executemany, "BEGIN IMMEDIATE", "?", UtcInstant.text)
+
+        def read(text: str | None) -> datetime | None:
+            return None if text is None else datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+        def write_all(rows: Sequence[Sequence[Any]]) -> None:
+            plain.executemany(f"INSERT INTO {LOG} VALUES ({', '.join('?' * 12)})", rows)  # noqa: S608 (constant)
+
+        yield store, Plain(plain.execute, plain.executemany, "BEGIN IMMEDIATE", "?", UtcInstant.text, read, write_all)
 
 
 @contextmanager
@@ -226,13 +352,18 @@ def postgresql(url: str) -> Iterator[tuple[RiskStore, Plain]]:
     with RiskStore(url) as store, psycopg.connect(given, autocommit=True) as plain, plain.cursor() as cursor:
         store.upgrade()
 
-        def execute(statement: str, values: Sequence[Any]) -> None:
-            cursor.execute(statement.encode(), values or None)
+        def execute(statement: str, values: Sequence[Any]) -> Any:
+            return cursor.execute(statement.encode(), values or None)
 
         def executemany(statement: str, rows: Sequence[Sequence[Any]]) -> None:
             cursor.executemany(statement.encode(), rows)
 
-        yield store, Plain(execute, executemany, "BEGIN", "%s", lambda instant: instant)
+        def write_all(rows: Sequence[Sequence[Any]]) -> None:
+            with cursor.copy(f"COPY {LOG} FROM STDIN".encode()) as copy:
+                for row in rows:
+                    copy.write_row(row)
+
+        yield store, Plain(execute, executemany, "BEGIN", "%s", lambda instant: instant, lambda kept: kept, write_all)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import selectors
 import socket
 import threading
 import time
@@ -87,6 +88,9 @@ def watch_connections(engine: sa.Engine) -> None:
         if record.info.pop("fresh", False):
             return
         try:
+            is_recent = time.monotonic() < record.info.get("believed_until", 0.0)
+            if is_recent and not engine.dialect.is_async and _is_silent(raw):  # asyncio reads what comes by itself
+                return
             deadline = _deadline.get()
             if deadline is None:
                 alive = engine.dialect.do_ping(raw)
@@ -98,9 +102,25 @@ def watch_connections(engine: sa.Engine) -> None:
         if not alive:
             raise exc.DisconnectionError
 
+    @event.listens_for(engine, "checkin")
+    def note_use(_raw: object, record: Any) -> None:
+        record.info["believed_until"] = time.monotonic() + _BELIEVED_S
+
     @event.listens_for(engine, "connect")
     def note(_raw: object, record: Any) -> None:
         record.info["fresh"] = True
+
+
+_BELIEVED_S = 1.0
+"""For so long after its last use a connection on which the server said nothing is taken to be alive: to ask is a round
+trip, a quarter of what an order event costs there. A server that ends a connection says so, or its system does."""
+
+
+def _is_silent(raw: Any) -> bool:
+    """Whether nothing has come on the driver's idle connection `raw`: neither news nor its end."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(_fileno(raw), selectors.EVENT_READ)
+        return not selector.select(0)
 
 
 def _connected_by(deadline: float, dialect: Any, connect: Callable[[], Any]) -> Any:

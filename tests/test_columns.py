@@ -659,6 +659,15 @@ def test_every_form_v1_daemons_left_reads_as_its_instant(
     assert kept(read_back(sqlite, "instant", stored)[0]) == kept(instant)
 
 
+@given(st.from_regex(r"[0-9]{4}-?[0-9W][0-9]-?[0-9]{0,2}.?[0-9:.,+Z -]{0,16}", fullmatch=True))
+@example("2025-10-21 17:00:00.")
+@example("2025-10-21 17:00:00.123456")
+@example("2025-10-21T17:00:00+05")
+def test_the_short_way_to_read_an_instant_reads_what_the_long_one_reads(stored: str) -> None:
+    parsed = UtcInstant.parse(stored)
+    assert UtcInstant().read(stored) == (stored if parsed is None else parsed)
+
+
 @pytest.mark.parametrize("stored", UNREADABLE, ids=repr)
 def test_an_instant_that_cannot_be_read_comes_back_as_stored(sqlite: sa.Connection, stored: object) -> None:
     value, raw = read_back(sqlite, "instant", stored)

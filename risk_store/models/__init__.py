@@ -13,7 +13,7 @@ from risk_store.models.mirror import (
     SessionState,
     Trade,
 )
-from risk_store.models.order import Order
+from risk_store.models.order import Order, OrderSnapshot
 from risk_store.models.rollup import ROLLED_UP, ROLLUP
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "EnforcementLog",
     "Lockout",
     "Order",
+    "OrderSnapshot",
     "Position",
     "ResetSchedule",
     "SessionState",

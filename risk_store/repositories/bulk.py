@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from risk_store.repositories.lane import Prepared
+from risk_store.repositories.lane import Prepared, encoder
 
 __all__ = ["CHUNK", "Bulk"]
 
@@ -57,7 +57,7 @@ class Bulk:
         """COPY in binary form: no text is made of a value and read again, which is most of the cost."""
         dialect: Any = connection.dialect
         types = [self._table.columns[name].type.dialect_impl(dialect) for name in self._columns]
-        convert = [(name, type_.bind_processor(dialect)) for name, type_ in zip(self._columns, types, strict=True)]
+        convert = [(name, encoder(type_, dialect)) for name, type_ in zip(self._columns, types, strict=True)]
         names = ", ".join(map(dialect.identifier_preparer.quote, self._columns))
         statement = f"COPY {self._table.name} ({names}) FROM STDIN (FORMAT BINARY)"
         raw: Any = connection.connection.driver_connection

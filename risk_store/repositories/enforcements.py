@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
-from operator import attrgetter
 from typing import Any, Literal, TypeVarTuple
 
 import sqlalchemy as sa
@@ -23,7 +22,6 @@ from risk_store.statements import enforcements as statements
 __all__ = ["EnforcementLogRepository", "INSERT", "log_values"]
 
 LOG_COLUMNS = [column.name for column in EnforcementLog.__table__.columns if column.name != "id"]
-_row_of = attrgetter(*LOG_COLUMNS)
 IN_FLIGHT_COLUMNS = EnforcementInFlight.__table__.columns.keys()
 Ts = TypeVarTuple("Ts")
 
@@ -297,7 +295,8 @@ class EnforcementLogRepository(Repository):
 
 def log_values(log: EnforcementLog, clock: Callable[[], datetime]) -> dict[str, Any]:
     """The row as it is to be written: a timestamp of None becomes now. Raises InvalidValue if it may not be."""
-    values = dict(zip(LOG_COLUMNS, _row_of(log), strict=True))
+    held = vars(log)  # what is not loaded is not in there; the rest costs a tenth of what the attributes do
+    values = {name: held[name] if name in held else getattr(log, name) for name in LOG_COLUMNS}
     log.check_values(values)
     if values["timestamp"] is None:
         values["timestamp"] = log.timestamp = clock()

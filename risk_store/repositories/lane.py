@@ -16,10 +16,13 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from risk_store.columns import CheckedType
 from risk_store.errors import InvalidValue, StoreClosed
 from risk_store.models import Base
 
-__all__ = ["Compiled", "Lane", "Prepared"]
+__all__ = ["Compiled", "Lane", "Prepared", "encoder"]
+
+Convert = Callable[[Any], Any]
 
 
 class Prepared:
@@ -69,46 +72,50 @@ class Prepared:
 
     def _compile(self, dialect: sa.Dialect) -> Compiled:
         compiled = self._of(dialect).compile(dialect=dialect, column_keys=self._columns)
-        taken, fixed = [], {}
+        taken, fixed = {}, {}
         for bind, name in compiled.bind_names.items():
-            convert = bind.type.dialect_impl(dialect).bind_processor(dialect)
+            convert = encoder(bind.type, dialect)
             if bind.required:
-                taken.append((bind.key, name, convert))
+                taken[name] = (name, bind.key, convert)
             else:  # a value that is part of the statement
-                fixed[name] = bind.effective_value if convert is None else convert(bind.effective_value)
-        order = compiled.positiontup
-        by_name = {name: (key, convert) for key, name, convert in taken}
-        placed = [by_name[name] for name in order] if order is not None and not fixed else None
-        return Compiled(compiled.string, taken, fixed, order, placed)
+                value = bind.effective_value
+                fixed[name] = value if value is None or convert is None else convert(value)
+                taken[name] = (name, name, None)
+        names = compiled.positiontup  # where the driver takes values by position, some of them more than once
+        return Compiled(compiled.string, [taken[name] for name in names or taken], fixed, names is not None)
+
+
+def encoder(type_: Any, dialect: sa.Dialect) -> Convert | None:
+    """What makes of a value that is not None the one that the driver takes."""
+    if isinstance(type_, CheckedType):  # whose own processor would ask once more whether it is None
+        return type_.encoder(dialect)
+    processor: Convert | None = type_.dialect_impl(dialect).bind_processor(dialect)
+    return processor
 
 
 class Compiled(NamedTuple):
     """A statement in the driver's own SQL, and what makes its values those that the driver takes."""
 
     sql: str
-    taken: Sequence[tuple[str, str, Callable[[Any], Any] | None]]
-    """Of each parameter its key, its name in the SQL, and what converts it for the driver."""
+    taken: Sequence[tuple[str, str, Convert | None]]
+    """Of each parameter, in the driver's order, its name in the SQL, its key, and what converts it for the driver."""
     fixed: Mapping[str, Any]
-    order: Sequence[str] | None
-    """Where the driver takes values by position: the names in their order, some of them more than once."""
-    placed: Sequence[tuple[str, Callable[[Any], Any] | None]] | None
-    """The same as keys and what converts them, if all of them are taken."""
+    by_position: bool
 
     def values(self, parameters: Mapping[str, Any]) -> Any:
         """Raises InvalidValue for a value that its column cannot keep."""
-        if self.placed is not None:  # in a third of the time
-            values = [
-                value if (value := parameters[key]) is None or convert is None else convert(value)
-                for key, convert in self.placed
-            ]
-            return tuple(values)
-        converted = {
-            name: value if (value := parameters[key]) is None or convert is None else convert(value)
-            for key, name, convert in self.taken
+        given = {**parameters, **self.fixed} if self.fixed else parameters
+        if self.by_position:
+            return tuple(
+                [
+                    value if (value := given[key]) is None or convert is None else convert(value)
+                    for _, key, convert in self.taken
+                ]
+            )
+        return {
+            name: value if (value := given[key]) is None or convert is None else convert(value)
+            for name, key, convert in self.taken
         }
-        if self.fixed:
-            converted.update(self.fixed)
-        return converted if self.order is None else tuple([converted[name] for name in self.order])
 
 
 class Lane:

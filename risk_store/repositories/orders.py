@@ -11,22 +11,23 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from risk_store.codes import TRAILING_STATES, OrderSide
+from risk_store.codes import TERMINAL_STATES, TRAILING_STATES, OrderSide
+from risk_store.columns import CheckedType
 from risk_store.errors import InvalidValue, NotKnownYet, StoreBusy
 from risk_store.events import OrderUpdate
-from risk_store.models import Order
+from risk_store.models import Order, OrderSnapshot
 from risk_store.repositories.base import FRESH, Repository
 from risk_store.repositories.lane import Prepared
 from risk_store.repositories.reconciling import Reconciled, compare, of_account
 from risk_store.statements import arguments
 from risk_store.statements import orders as statements
 from risk_store.statements.ids import as_parameter
-from risk_store.trailing import StopMove, TrailResult, check_market, trail
+from risk_store.trailing import StopMove, Trailed, TrailResult, check_market, trail
 
 __all__ = ["OrderRepository"]
 
 COLUMNS = Order.__table__.columns.keys()
-_UNSAID = dict.fromkeys(COLUMNS)
+_NEW_ROW = dict.fromkeys(COLUMNS)
 # What is compared with the gateway's list: what it says of the order itself, and no times.
 _COMPARED = (
     "account_id",
@@ -117,12 +118,38 @@ class OrderRepository(Repository):
     def _apply(self, run: Sequence[OrderUpdate]) -> int:
         """Applies updates that are all complete, or all not. The rows changed, where the driver counts them."""
         now = self._clock()
-        if _is_complete(run[0]):
-            prepared, parameters = _APPLY_NEW, [_as_new_row(update, now) for update in run]
-        else:
+        if not _is_complete(run[0]):
             self._check_known(run)
-            prepared, parameters = _APPLY_TO_KNOWN, [_as_said(update, now) for update in run]
-        return self._run(prepared, Order, parameters if len(parameters) > 1 else parameters[0]).rowcount
+            return self._write(_APPLY_TO_KNOWN, [_as_said(update, now) for update in run])
+        rows = [_as_new_row(update, now) for update in run]
+        # One that ends an order says a new state, so it need not be tried whether it does.
+        if self._dialect(Order) != "sqlite" or (len(rows) == 1 and run[0].state in TERMINAL_STATES):
+            return self._write(_APPLY_NEW, rows)
+        if len(rows) == 1:
+            return self._write(_APPLY_IN_PLACE, rows) or self._write(_APPLY_NEW, rows)
+        in_place, others = self._split(rows)
+        return self._write(_APPLY_IN_PLACE, in_place) + self._write(_APPLY_NEW, others)
+
+    def _split(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+        """The parameters for APPLY_IN_PLACE, and those for APPLY_NEW: of an order with an update that needs it, all.
+
+        What is stored cannot change in between: SQLite has one writer, and that is this transaction.
+        """
+        found = self._run(_INDEXED, Order, {"ids": as_parameter({row["id"] for row in rows})})
+        stored: dict[int, list[Any]] = {row[0]: list(row[1:]) for row in found}
+        instant: Any = Order.__table__.c.created_at.type
+        text = instant.bind_processor(self._lane.dialect(Order))
+        elsewhere = set()
+        for row in rows:
+            *said, created_at = [row[name] for name in statements.SAID_OF_INDEXED]
+            kept = stored.get(row["id"], [None])
+            if said != kept[:-1] or text(created_at) not in (None, kept[-1]):
+                elsewhere.add(row["id"])
+        return [row for row in rows if row["id"] not in elsewhere], [row for row in rows if row["id"] in elsewhere]
+
+    def _write(self, prepared: Prepared, rows: Sequence[Mapping[str, Any]]) -> int:
+        """The rows changed, where the driver counts them."""
+        return self._run(prepared, Order, rows if len(rows) > 1 else rows[0]).rowcount if rows else 0
 
     def _check_known(self, updates: Sequence[OrderUpdate]) -> None:
         ids = {"ids": as_parameter({update.id for update in updates})}
@@ -151,7 +178,7 @@ class OrderRepository(Repository):
         triggered: list[int] = []
         for _ in range(_ATTEMPTS):  # once, unless another program changes one of the orders between reading and locking
             moving, reached, incomplete = self._decide(contract_id, price, tick_size, seen)
-            self._lock({id_ for group in (*moving.values(), *reached.values()) for id_ in group})
+            self._lock(moving.values(), reached.values())
             settled = True
             for (distance, new), old in moving.items():
                 ids = self._write_stops(_MOVE, old, distance=distance, new=new)
@@ -173,25 +200,40 @@ class OrderRepository(Repository):
         moving: dict[tuple[float, float], dict[int, float]] = {}
         reached: dict[float, dict[int, float]] = {}
         incomplete: list[int] = []
-        found = self._run(_TRAILING, Order, {"contract": contract_id, "at": at})
-        for side, stop, distance, ids in map(tuple[Any, ...], found):
+        asked = {"contract": contract_id, "at": at}
+        decided: dict[tuple[Any, ...], Trailed | None] = {}
+        for side, stop, distance in map(tuple[Any, ...], self._run(_FIGURES, Order, asked)):
+            can_trail = _can_trail(side, stop, distance)
+            decided[side, stop, distance] = trail(side, stop, distance, price, tick_size) if can_trail else None
+        if all(trailed and trailed.new == trailed.old and not trailed.triggered for trailed in decided.values()):
+            return moving, reached, incomplete  # most prices, and they need not know of which orders
+        for side, stop, distance, ids in map(tuple[Any, ...], self._run(_TRAILING, Order, asked)):
             if not _can_trail(side, stop, distance):
                 incomplete += json.loads(ids)
                 continue
-            _, new, is_triggered = trail(side, stop, distance, price, tick_size)
-            if is_triggered or new != stop:
-                alike = reached.setdefault(distance, {}) if is_triggered else moving.setdefault((distance, new), {})
+            trailed = decided.get((side, stop, distance)) or trail(side, stop, distance, price, tick_size)
+            if trailed.triggered or trailed.new != stop:
+                key = (distance, trailed.new)
+                alike = reached.setdefault(distance, {}) if trailed.triggered else moving.setdefault(key, {})
                 alike.update(dict.fromkeys(json.loads(ids), stop))
         return moving, reached, incomplete
 
-    def _write_stops(self, prepared: Prepared, old: Mapping[int, float], **values: Any) -> Sequence[int]:
+    def _write_stops(self, prepared: Prepared, old: Mapping[int, float], **values: Any) -> Collection[int]:
         """The ids of the orders for which what was decided still held when it was written."""
         parameters = {"ids": as_parameter(old), "now": self._clock(), **values}
-        return self._run(prepared, Order, parameters).scalars().all()
+        result = self._run(prepared, Order, parameters)
+        if result.returns_rows:
+            return result.scalars().all()
+        if result.rowcount != len(old):
+            raise StoreBusy  # SQLite has one writer, and that is this transaction: somebody's trigger is in the way
+        return old
 
-    def _lock(self, ids: Collection[int]) -> None:
+    def _lock(self, *groups: Iterable[Collection[int]]) -> None:
         """On a server: the orders' locks in the order of their ids, which everything here that writes many takes."""
-        if ids and self._dialect(Order) == "postgresql":
+        if self._dialect(Order) != "postgresql":
+            return
+        ids = {id_ for of_one_kind in groups for group in of_one_kind for id_ in group}
+        if ids:
             self._run(_LOCK, Order, {"ids": as_parameter(ids)}).close()
 
     def reconcile(self, account_id: int, rows: Iterable[OrderUpdate], asked_at: datetime) -> Reconciled:
@@ -216,7 +258,7 @@ class OrderRepository(Repository):
         for update in theirs:
             if update.id not in here and not _is_complete(update):
                 raise _not_known_yet(update)
-        self._lock(here.keys())
+        self._lock([here.keys()])
         self.apply_many(theirs)
         marks = {"now": self._clock(), "asked": asked_at}
         confirm = self._of_dialect(statements.CONFIRM_ORDERS, Order)
@@ -234,11 +276,27 @@ class OrderRepository(Repository):
         working = statements.working_orders(account_id, contract_id)
         return self._telling(lambda: list(self._session.scalars(working, execution_options=FRESH)))
 
+    def snapshot(self, account_id: int | None = None, contract_id: str | None = None) -> list[OrderSnapshot]:
+        """What :meth:`working` gives, row for row and value for value, as tuples to look at: thousands, at a start.
+
+        A column is read at a time. Raises InvalidValue for a bad argument.
+        """
+        working = statements.snapshot_of(statements.working_orders(account_id, contract_id))
+
+        def load() -> list[OrderSnapshot]:
+            rows = self._lane.connection(Order).execute(working).all()
+            columns = [read(values) for read, values in zip(_READERS, zip(*rows, strict=True), strict=False)]
+            return list(map(OrderSnapshot._make, zip(*columns, strict=True)))
+
+        return self._telling(load, Order.__table__)
+
 
 _APPLY_NEW, _APPLY_TO_KNOWN = Prepared(statements.APPLY_NEW), Prepared(statements.APPLY_TO_KNOWN)
-_TRAILING, _MOVE = Prepared(statements.TRAILING_ORDERS), Prepared(statements.MOVE_STOPS)
-_TRIGGER, _LOCK = Prepared(statements.TRIGGER_STOPS), Prepared(statements.LOCK_ORDERS)
-_KNOWN = Prepared(statements.KNOWN_ORDERS)
+_APPLY_IN_PLACE, _INDEXED = Prepared(statements.APPLY_IN_PLACE), Prepared(statements.INDEXED_OF_ORDERS)
+_FIGURES, _TRAILING = Prepared(statements.TRAILING_FIGURES), Prepared(statements.TRAILING_ORDERS)
+_MOVE, _TRIGGER = Prepared(statements.MOVE_STOPS), Prepared(statements.TRIGGER_STOPS)
+_LOCK, _KNOWN = Prepared(statements.LOCK_ORDERS), Prepared(statements.KNOWN_ORDERS)
+_READERS = [column.type.read_column for column in Order.__table__.columns if isinstance(column.type, CheckedType)]
 _ATTEMPTS = 100
 
 
@@ -266,25 +324,18 @@ def _order_update(update: OrderUpdate) -> OrderUpdate:
 
 
 def _is_complete(update: OrderUpdate) -> bool:
-    return all(getattr(update, name) is not None for name in statements.REQUIRED)
+    return None not in _required_of(update)
 
 
 def _as_new_row(update: OrderUpdate, now: datetime) -> dict[str, Any]:
     """The parameters of APPLY_NEW."""
-    said = {name: getattr(update, name) for name in _CARRIED}
-    return (
-        _UNSAID
-        | said
-        | {
-            "created_at": update.created_at or update.venue_updated_at or now,
-            "filled_size": update.filled_size or 0,
-            "venue_stop_price": update.stop_price,
-            "updated_at": now,
-            "seen_at": now,
-            "now": now,
-            "said_created_at": update.created_at,
-        }
-    )
+    row = _NEW_ROW | dict(zip(_CARRIED, _carried_by(update), strict=True))
+    row["said_created_at"] = update.created_at
+    row["created_at"] = update.created_at or update.venue_updated_at or now
+    row["filled_size"] = update.filled_size or 0
+    row["venue_stop_price"] = update.stop_price
+    row["updated_at"] = row["seen_at"] = now
+    return row
 
 
 def _as_said(update: OrderUpdate, now: datetime) -> dict[str, Any]:
@@ -294,3 +345,4 @@ def _as_said(update: OrderUpdate, now: datetime) -> dict[str, Any]:
 
 
 _CARRIED = tuple(field.name for field in fields(OrderUpdate))
+_carried_by, _required_of = attrgetter(*_CARRIED), attrgetter(*statements.REQUIRED)

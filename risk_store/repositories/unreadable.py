@@ -32,7 +32,7 @@ _reported_up_to: dict[tuple[Any, ...], int] = {}
 
 
 def telling(session: Session, load: Callable[[], S], table: sa.Table | None = None) -> S:
-    """What `load` returns: models, or rows of `table` with its id. Tells of the values in them that were unreadable."""
+    """What `load` returns: models, or named tuples of `table`'s columns. Tells of the unreadable values in them."""
     before = Unreadable.met
     rows = load()
     if Unreadable.met != before:  # almost never; another thread's is no harm
@@ -65,9 +65,11 @@ def tell_of_reports(session: Session) -> None:
 
 def _tell_of_row(session: Session, row: Any, table: sa.Table | None) -> None:
     table = row.__table__ if isinstance(row, Base) else table
-    if table is None or not (isinstance(row, Base) or {c.name for c in table.primary_key} <= set(row._mapping)):
+    if table is None:
+        return
+    given = set(getattr(row, "_fields", table.columns.keys()))
+    if not {column.name for column in table.primary_key} <= given:
         return  # an aggregate is of no one row
-    given = {column.name for column in table.columns} if isinstance(row, Base) else set(row._mapping)
     values = {column.name: getattr(row, column.name) for column in table.columns if column.name in given}
     key = ", ".join(f"{column.name} {values.get(column.name)}" for column in table.primary_key)
     for name, value in values.items():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql import visitors
 
 from risk_store.codes import TERMINAL_STATES, TRAILING_STATES, WORKING_STATES, OrderSide, OrderType
 from risk_store.columns import instant_of
@@ -16,24 +17,35 @@ from risk_store.statements.confirmation import confirm, mark_unconfirmed
 from risk_store.statements.ids import among, by_dialect
 
 __all__ = [
+    "APPLY_IN_PLACE",
     "APPLY_NEW",
     "APPLY_TO_KNOWN",
     "CONFIRM_ORDERS",
     "GET_ORDER",
+    "INDEXED_OF_ORDERS",
     "KNOWN_ORDERS",
     "LISTED_ORDERS",
     "LOCK_ORDERS",
     "MARK_UNCONFIRMED_ORDERS",
     "MOVE_STOPS",
     "REQUIRED",
+    "SAID_OF_INDEXED",
     "SAVE_ORDER",
+    "TRAILING_FIGURES",
     "TRAILING_ORDERS",
     "TRIGGER_STOPS",
+    "snapshot_of",
     "working_orders",
 ]
 
 ORDERS = Order.__table__
 Column = sa.ColumnElement[Any]
+
+
+def _as_stored(columns: Iterable[Column]) -> list[Column]:
+    """Columns as the driver gives them: a thousand conversions, value by value, would cost more than the rest."""
+    return [sa.type_coerce(column, sa.types.NullType()) for column in columns]
+
 
 # NULL says something in these columns ("never", "not yet"): it is not a gap that a copy of the order could fill.
 # venue_updated_at in particular is the age that every later event is judged by, and only an event may set it (SPEC 7).
@@ -152,17 +164,41 @@ def _stop(new: Mapping[str, Column], current: Column) -> Column:
     )
 
 
+def _indexed() -> dict[str, Column]:
+    """The columns an event may set that an index has or, if it is partial, asks for."""
+    names = set()
+    for index in ORDERS.indexes:
+        for part in (*index.columns, index.dialect_options["sqlite"]["where"]):
+            if part is not None:
+                names |= {element.name for element in visitors.iterate(part) if isinstance(element, sa.Column)}
+    return {name: ORDERS.c[name] for name in ORDERS.columns.keys() if name in {*_SAID, "state"} & names}  # noqa: SIM118
+
+
+_INDEXED = _indexed()
+
+
 def _carried(name: str) -> sa.BindParameter[Any]:
     """A parameter that is NULL where the update does not carry the column."""
     return sa.bindparam(f"said_{name}", type_=ORDERS.c[name].type)
 
 
-def _apply_new(insert: Any) -> Any:
-    """Insert, or apply to the row that is there: one statement, so that no other writer comes between."""
+def _apply_new(insert: Any, in_place: bool = False) -> Any:
+    """Insert, or apply to the row that is there: one statement, so that no other writer comes between.
+
+    `in_place` leaves alone a row of which the update says something new in an indexed column.
+    """
     statement = insert(ORDERS)
     # Where a new row must have a value that the update does not carry, what is inserted is not what it says.
     new = {name: statement.excluded[name] for name in ORDERS.columns.keys()}  # noqa: SIM118 (a column collection)
-    values, changed = _applied(new | {"created_at": _carried("created_at")})
+    new["created_at"] = _carried("created_at")
+    values, changed = _applied(new)
+    if in_place:
+        # What a row holds afterwards it held before, or the update says it: where the two agree nothing changes.
+        same = [sa.func.coalesce(new[name], row).is_not_distinct_from(row) for name, row in _INDEXED.items()]
+        values, changed = (
+            {name: value for name, value in values.items() if name not in _INDEXED},
+            sa.and_(*same, changed),
+        )
     return statement.on_conflict_do_update(index_elements=[ORDERS.c.id], set_=values, where=changed)
 
 
@@ -170,6 +206,21 @@ APPLY_NEW = {"sqlite": _apply_new(sqlite.insert), "postgresql": _apply_new(postg
 """By dialect, for an update that carries all of REQUIRED. Touches no row that would be the same afterwards.
 
 Parameters: every column, as of a new row; ``said_created_at`` as carried."""
+
+APPLY_IN_PLACE = _apply_new(sqlite.insert, in_place=True)
+"""The same on SQLite, but it touches no row either of which the update says something new in an indexed column.
+
+SQLite writes the entries of each index that has an assigned column, also where the value stays. Here that is four
+indexes, more than half of what the other statement costs (12.7 µs a row, this one 5.2, the plain driver's upsert 8.1),
+and more pages to write at each commit. Most events change none of these columns."""
+
+SAID_OF_INDEXED = [f"said_{name}" if name == "created_at" else name for name in _INDEXED]
+"""The parameters that say something in those columns."""
+
+INDEXED_OF_ORDERS = by_dialect(
+    lambda dialect: sa.select(ORDERS.c.id, *_INDEXED.values()).where(among(ORDERS.c.id, dialect))
+)
+"""By dialect: of ``ids`` what is stored in those columns, in the order of SAID_OF_INDEXED."""
 
 
 def _apply_to_known() -> sa.Update:
@@ -204,33 +255,35 @@ _AT = sa.bindparam("at", type_=ORDERS.c.created_at.type)
 _MADE_BY_THEN = sa.or_(_AT.is_(None), sa.func.coalesce(instant_of(ORDERS.c.created_at) <= _AT, sa.true()))
 
 
+_FIGURES = _as_stored(ORDERS.c[name] for name in ("side", "stop_price", "trailing_amount"))
+_TRAILING = sa.select(*_FIGURES).where(ORDERS.c.contract_id == sa.bindparam("contract"), _TRAILS, _MADE_BY_THEN)
+TRAILING_FIGURES = _TRAILING.distinct()
+"""What decides about the orders of a contract that a price may move or trigger: side, stop and distance, each once. A
+price that does nothing needs no more, and to look for it so costs less than half (0.13 ms for 1,000 orders, not 0.33).
+Parameters: ``contract``; ``at``, after which an order may not be made, or NULL."""
+
+
 def _trailing_orders(ids: Column) -> sa.Select[*tuple[Any, ...]]:
-    # As the driver gives them: a thousand conversions would cost more than the rest of a tick.
-    alike = [sa.type_coerce(ORDERS.c[name], sa.types.NullType()) for name in ("side", "stop_price", "trailing_amount")]
-    return (
-        sa.select(*alike, ids)
-        .where(ORDERS.c.contract_id == sa.bindparam("contract"), _TRAILS, _MADE_BY_THEN)
-        .group_by(*alike)
-    )
+    return _TRAILING.add_columns(ids).group_by(*_FIGURES)
 
 
 TRAILING_ORDERS = {
     "sqlite": _trailing_orders(sa.func.json_group_array(ORDERS.c.id)),
     "postgresql": _trailing_orders(sa.cast(sa.func.json_agg(ORDERS.c.id), sa.Text())),
 }
-"""By dialect: the orders of a contract that a price may move or trigger, in groups that have side, stop and distance in
-common, with their ids as JSON. Parameters: ``contract``; ``at``, after which an order may not be made, or NULL."""
+"""By dialect: the same with the ids of the orders that have them in common, as JSON."""
 
 
 def _still_trailing(dialect: str) -> sa.Update:
     """Some orders, as far as they still trail, and by the distance that was decided on: judged by the UPDATE itself."""
     distance = ORDERS.c.trailing_amount
-    return (
+    update = (
         sa.update(ORDERS)
         .where(among(ORDERS.c.id, dialect), _TRAILS, distance == sa.bindparam("distance", type_=distance.type))
         .values(updated_at=sa.bindparam("now", type_=ORDERS.c.updated_at.type))
-        .returning(ORDERS.c.id)
     )
+    # On SQLite nobody comes between reading and writing, and to return the ids would cost as much again as the UPDATE.
+    return update if dialect == "sqlite" else update.returning(ORDERS.c.id)
 
 
 _NEW = sa.bindparam("new", type_=ORDERS.c.stop_price.type)
@@ -239,8 +292,8 @@ _TIGHTER = sa.or_(
     sa.and_(ORDERS.c.side == _literal(OrderSide.BUY), ORDERS.c.stop_price > _NEW),
 )
 MOVE_STOPS = by_dialect(lambda dialect: _still_trailing(dialect).where(_TIGHTER).values(stop_price=_NEW))
-"""By dialect: moves the stops of orders with one distance to one place, where that is tighter, and returns the ids of
-those it moved. Parameters: ``ids``, ``distance``, ``new``, ``now``."""
+"""By dialect: moves the stops of orders with one distance to one place, where that is tighter; a server returns the ids
+of those it moved. Parameters: ``ids``, ``distance``, ``new``, ``now``."""
 
 _TRIGGERED_AT = sa.bindparam("triggered", type_=ORDERS.c.triggered_at.type)
 TRIGGER_STOPS = by_dialect(lambda dialect: _still_trailing(dialect).values(triggered_at=_TRIGGERED_AT))
@@ -279,3 +332,8 @@ def working_orders(account_id: int | None = None, contract_id: str | None = None
     if contract_id is not None:
         statement = statement.where(Order.contract_id == arguments.text("contract_id", contract_id))
     return statement.order_by(sa.nulls_last(instant_of(Order.created_at)), Order.id)
+
+
+def snapshot_of(orders: sa.Select[Order]) -> sa.Select[*tuple[Any, ...]]:
+    """The columns of these orders as the driver gives them, for :meth:`~risk_store.columns.CheckedType.read_column`."""
+    return orders.with_only_columns(*_as_stored(ORDERS.columns))

@@ -56,6 +56,8 @@ async def test_the_gateways_lists_are_reconciled(door: Door, clocks: Clocks) -> 
     assert (await door.write(lambda tx: tx.positions.reconcile(26000001, [], asked_at))).unknown_there == [5]
     assert (await door.write(lambda tx: tx.orders.reconcile(26000001, [STOP], asked_at))).agreed
     [order] = await door.look(lambda tx: tx.orders.working())
+    [row] = await door.look(lambda tx: tx.orders.snapshot())
+    assert row._asdict() == {name: getattr(order, name) for name in row._fields}
     [kept] = await door.look(lambda tx: tx.positions.open())
     assert (order.unconfirmed_since, order.seen_at, kept.unconfirmed_since) == (None, asked_at, asked_at)
 

@@ -233,6 +233,64 @@ def test_many_are_applied_each_as_it_would_be_alone(orders: OrderRepository) -> 
         assert together | {"id": 0} == alone | {"id": 0}
 
 
+indexed = st.fixed_dictionaries(
+    {
+        "id": st.integers(1, 4),
+        "contract_id": st.sampled_from([MNQ, "ES"]),
+        "type": st.sampled_from([OrderType.STOP, OrderType.TRAILING_STOP]),
+        "state": st.sampled_from(OrderState),
+        "created_at": st.none() | st.sampled_from([SENT, SENT + timedelta(microseconds=1)]),
+        "stop_price": st.none() | st.sampled_from([100.0, 101.0]),
+        "filled_size": st.none() | st.integers(0, 2),
+        "venue_updated_at": st.none() | st.integers(0, 3).map(lambda n: SENT + timedelta(seconds=n)),
+    }
+)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(first=st.lists(indexed, max_size=4), later=st.lists(indexed, min_size=2, max_size=8), odd=st.booleans())
+def test_many_that_change_indexed_columns_or_not_are_applied_each_as_it_would_be_alone(
+    orders: OrderRepository,
+    session: Session,
+    undone: Callable[[], Any],
+    first: list[dict[str, Any]],
+    later: list[dict[str, Any]],
+    odd: bool,
+) -> None:
+    rows = []
+    for apart in (False, True):
+        with undone():
+            orders.apply_many(an_update(**values) for values in first)
+            if odd and session.connection().dialect.name == "sqlite":
+                session.execute(sa.text("UPDATE orders SET created_at = replace(created_at, ' ', 'T') WHERE id < 3"))
+                session.execute(sa.text("UPDATE orders SET type = 'STOP', state = 99 WHERE id = 3"))
+            for values in later if apart else ():
+                orders.apply(an_update(**values))
+            if not apart:
+                orders.apply_many(an_update(**values) for values in later)
+            rows.append(session.execute(sa.text("SELECT * FROM orders WHERE id < 5 ORDER BY id")).all())
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_an_event_of_nothing_indexed_is_one_statement_alone_and_two_of_many(
+    orders: OrderRepository, sent: list[tuple[str, Any]]
+) -> None:
+    orders.apply_many(an_update(id=id) for id in (1, 2, 3))
+    sent.clear()
+    orders.apply(an_update(1, id=1, stop_price=7.0))
+    assert len(sent) == 1
+    orders.apply_many(an_update(2, id=id, stop_price=8.0) for id in (1, 2, 3))
+    assert len(sent) == 3
+    orders.apply(an_update(3, id=1, state=OrderState.SUSPENDED))
+    assert len(sent) == 3 + 2
+    orders.apply(an_update(4, id=1, state=OrderState.FILLED))
+    assert len(sent) == 3 + 2 + 1
+    orders.apply_many([an_update(3, id=2, state=OrderState.FILLED), an_update(3, id=3, stop_price=9.0)])
+    assert len(sent) == 3 + 2 + 1 + 3
+    assert [stored(orders, id).stop_price for id in (1, 2, 3)] == [8.0, 8.0, 9.0]
+
+
 @pytest.mark.parametrize("wrong", [PositionUpdate(id=1), {"id": 1, "status": 2}, None])
 def test_what_is_no_order_update_is_refused_with_the_way_to_make_one(orders: OrderRepository, wrong: Any) -> None:
     for apply in (orders.apply, lambda update: orders.apply_many([update])):

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
-from risk_store import InvalidValue, Order, OrderRepository, OrderSide, OrderState, OrderType
+from risk_store import InvalidValue, Order, OrderRepository, OrderSide, OrderSnapshot, OrderState, OrderType
 from risk_store.statements import working_orders
 from risk_store.statements.orders import FILLABLE
 
@@ -285,20 +285,120 @@ def test_the_working_orders_of_an_account_are_found_by_their_index(
     assert "ix_orders_working" in plan_of(working_orders(account_id=456))
 
 
+READS = [OrderRepository.working, OrderRepository.snapshot]
+
+
+@pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize("account_id", [0, -1, 2**63, True, "456", 1.5])
-def test_an_account_that_cannot_exist_is_refused(account_id: Any) -> None:
+def test_an_account_that_cannot_exist_is_refused(read: Callable[..., Any], account_id: Any) -> None:
     with pytest.raises(InvalidValue) as caught:
-        OrderRepository(Session()).working(account_id=account_id)
+        read(OrderRepository(Session()), account_id=account_id)
     assert (caught.value.field, caught.value.value) == ("account_id", account_id)
 
 
+@pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize("contract_id", ["", 7])
-def test_a_contract_that_cannot_exist_is_refused(contract_id: Any) -> None:
+def test_a_contract_that_cannot_exist_is_refused(read: Callable[..., Any], contract_id: Any) -> None:
     with pytest.raises(InvalidValue) as caught:
-        OrderRepository(Session()).working(contract_id=contract_id)
+        read(OrderRepository(Session()), contract_id=contract_id)
     assert (caught.value.field, caught.value.value) == ("contract_id", contract_id)
 
 
 def test_an_id_that_cannot_exist_is_refused(orders: OrderRepository) -> None:
     with pytest.raises(InvalidValue, match=r"orders\.id"):
         orders.get("7")  # type: ignore[arg-type]
+
+
+# snapshot
+
+
+def same_as_working(orders: OrderRepository, **asked: Any) -> list[OrderSnapshot]:
+    """The snapshot, which is what `working` gives: each row, each value, and each value's type."""
+    found = orders.snapshot(**asked)
+    expected = [tuple(getattr(order, name) for name in COLUMNS) for order in orders.working(**asked)]
+    assert found == expected
+    for row, order in zip(found, expected, strict=True):
+        assert list(map(type, row)) == list(map(type, order))
+        assert [getattr(value, "tzinfo", None) for value in row] == [getattr(value, "tzinfo", None) for value in order]
+    return found
+
+
+def test_a_snapshot_is_the_working_orders_as_values(orders: OrderRepository, session: Session) -> None:
+    assert same_as_working(orders) == []
+    saved = [orders.save(an_order(id=id, account_id=account_id)) for id, account_id in ((3, 456), (1, 456), (2, 789))]
+    orders.save(an_order(id=4, state=OrderState.FILLED))
+    a_v1_row(session, id=5, contract_id="ES")
+    assert [row.id for row in same_as_working(orders)] == [5, 1, 2, 3]
+    assert [row.id for row in same_as_working(orders, account_id=456)] == [5, 1, 3]
+    assert [row.id for row in same_as_working(orders, account_id=456, contract_id=MNQ)] == [1, 3]
+    (row,) = same_as_working(orders, account_id=789)
+    assert (row.state, row.created_at, row._asdict()) == (
+        OrderState.ACTIVE,
+        PLACED,
+        {name: getattr(saved[2], name) for name in COLUMNS},
+    )
+
+
+def test_a_snapshot_shows_what_the_session_holds_unwritten(orders: OrderRepository, session: Session) -> None:
+    order = orders.save(an_order())
+    order.custom_tag = "changed"
+    assert [row.custom_tag for row in orders.snapshot()] == ["changed"]
+
+
+instants = st.none() | st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+stored_orders = copies.flatmap(
+    lambda values: st.fixed_dictionaries(
+        {"created_at": instants.filter(bool), "venue_updated_at": instants, "triggered_at": instants}
+    ).map(lambda times: values | times)
+)
+# What an old daemon may have left: forms of instants, codes of another release, and on SQLite anything at all.
+odd = {
+    "created_at": st.sampled_from(
+        ["2025-10-21T09:00:00-05:00", "2025-10-21 14:00:00.5", "2025-10-21", "2025-10-21T14:00:00Z"]
+    ),
+    "updated_at": st.none() | st.sampled_from(["2025-10-21T14:00:00+00:00", "2025-10-21 14:00:00.000001"]),
+    "type": st.integers(0, 9),
+    "side": st.integers(0, 3),
+    "limit_price": st.none() | st.floats(-10, 10) | st.integers(-10, 10),
+}
+unreadable = st.sampled_from(
+    ["", "yesterday", "now", "21000.5", 1761055200, 2.5, b"\xff", b"2025-10-21", "2025-10-21+"]
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), whole=st.lists(stored_orders, max_size=4))
+def test_a_snapshot_is_what_working_gives_whatever_is_stored(
+    orders: OrderRepository, session: Session, undone: Callable[[], Any], data: st.DataObject, whole: list[Any]
+) -> None:
+    on_sqlite = session.connection().dialect.name == "sqlite"
+    wild = {name: st.none() | unreadable for name in ("updated_at", "limit_price", "stop_price")}
+    wild |= dict.fromkeys(("created_at", "type", "side", "size", "contract_id", "account_id"), unreadable)
+    rows = st.fixed_dictionaries(
+        {}, optional=odd | ({n: odd.get(n, v) | v for n, v in wild.items()} if on_sqlite else {})
+    )
+    with undone():
+        for id, values in enumerate(whole, 1):
+            orders.save(Order.from_dict(an_order(id=id).to_dict() | values))
+        for id, values in enumerate(data.draw(st.lists(rows, max_size=4)), 101):
+            a_v1_row(session, id=id, **values)
+        same_as_working(orders)
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # no other engine lets such values in
+def test_of_what_a_snapshot_cannot_read_is_told_as_working_tells(
+    orders: OrderRepository, session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    a_v1_row(session, id=2, created_at="yesterday", type=99)
+    a_v1_row(session, id=3)
+    with caplog.at_level("WARNING", "risk_store.unreadable"):
+        assert [row.created_at for row in orders.snapshot()] == [datetime(2025, 10, 21, 14, tzinfo=UTC), "yesterday"]
+    told = [record.getMessage() for record in caplog.records]
+    assert [text.partition(" cannot")[0] for text in told] == [
+        "orders.type, id 2: 99",
+        "orders.created_at, id 2: 'yesterday'",
+    ]
+    caplog.clear()
+    orders.working()
+    orders.snapshot()
+    assert not caplog.records  # once is enough

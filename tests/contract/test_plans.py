@@ -37,8 +37,23 @@ READS: dict[str, tuple[Any, dict[str, Any], tuple[str, str]]] = {
     "an order": (orders.GET_ORDER, {"id": 1}, ("INTEGER PRIMARY KEY", "pk_orders")),
     "which orders are known": (orders.KNOWN_ORDERS, {"ids": "[1, 2]"}, ("INTEGER PRIMARY KEY", "pk_orders")),
     "working orders of an account": (orders.working_orders(account_id=1), {}, ("ix_orders_working",) * 2),
+    "what indexes have of some orders": (
+        orders.INDEXED_OF_ORDERS,
+        {"ids": "[1, 2]"},
+        ("INTEGER PRIMARY KEY", "pk_orders"),
+    ),
+    "a snapshot of the working orders of an account": (
+        orders.snapshot_of(orders.working_orders(account_id=1)),
+        {},
+        ("ix_orders_working",) * 2,
+    ),
     "trailing stops of a contract": (
         orders.TRAILING_ORDERS,
+        {"contract": "X", "at": None},
+        ("ix_orders_trailing",) * 2,
+    ),
+    "what decides about the trailing stops of a contract": (
+        orders.TRAILING_FIGURES,
         {"contract": "X", "at": None},
         ("ix_orders_trailing",) * 2,
     ),
@@ -109,3 +124,15 @@ def test_writing_an_order_event_looks_at_no_other_row(session: Session) -> None:
     marks = (None,) * update.count("?")
     plan = str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {update}", marks).all())
     assert "INTEGER PRIMARY KEY" in plan
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_the_usual_order_event_writes_no_index(session: Session) -> None:
+    """In SQLite's byte code each index that an update rewrites has an IdxDelete."""
+    connection = session.connection()
+    rewritten = []
+    for statement in (orders.APPLY_IN_PLACE, orders.APPLY_NEW["sqlite"]):
+        sql = str(statement.compile(dialect=connection.dialect))
+        code = connection.exec_driver_sql(f"EXPLAIN {sql}", (None,) * sql.count("?")).all()
+        rewritten.append(sum(step.opcode == "IdxDelete" for step in code))
+    assert rewritten == [0, 4]

@@ -25,7 +25,9 @@ from risk_store import (
     RiskStore,
     SchemaMismatch,
     StoreClosed,
+    deadlines,
 )
+from risk_store.engines import open_engine
 from risk_store.repositories import Transaction
 from risk_store.schema import HEAD
 
@@ -315,3 +317,28 @@ def test_rows_may_be_made_by_reading_in_the_same_transaction(store: RiskStore) -
         told: list[bool] = []
         count = tx.enforcements.add_many(rows(tx), lambda _count: told.append(tx.lockouts.is_locked(1)))
     assert (count, told) == (2200, [False] * 3)
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+def test_a_connection_is_tested_when_it_was_idle_or_has_something_to_say(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def use() -> int:
+        with engine.connect() as connection:
+            return int(connection.scalar(sa.text("SELECT pg_backend_pid()")))
+
+    tests: list[object] = []
+    ping = engine.dialect.do_ping
+    monkeypatch.setattr(engine.dialect, "do_ping", lambda raw: (tests.append(raw), ping(raw))[1])
+    first = use()
+    assert (use(), len(tests)) == (first, 0)
+    monkeypatch.setattr(deadlines, "_BELIEVED_S", 0.0)
+    assert (use(), len(tests)) == (first, 0)
+    assert (use(), len(tests)) == (first, 1)
+    monkeypatch.undo()
+    use()
+    other = open_engine(engine.url, "store")
+    with other.connect() as connection:
+        connection.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": first})
+    other.dispose()
+    assert use() != first
