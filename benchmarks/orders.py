@@ -1,258 +1,178 @@
-"""Order events and trailing stops: the store beside the plain driver, and beside objects that are loaded and flushed.
+"""W3: order events. W4: trailing stops. R5: the working orders, read at start.
 
-    python -m benchmarks.orders [--postgresql URL]
-
-Every event changes its order, every contender gets the same Python values, and afterwards the rows must be the same.
+Every event changes its order, whatever the round, and every price moves each stop, or none.
 """
 
 from __future__ import annotations
 
-import argparse
-import sqlite3
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
-import psycopg
-import sqlalchemy as sa
-from sqlalchemy.orm import Session
-
-from benchmarks.contest import Result, contest
-from risk_store import Order, OrderSide, OrderState, OrderType, RiskStore
-from risk_store.columns import UtcInstant
-from risk_store.engines import parse_url
+from benchmarks.contest import Contender, Turn, contest
+from benchmarks.enforcements import entered
+from benchmarks.ours import Ours
+from benchmarks.peers import NAMES
+from benchmarks.peers.sqlalchemy_orm import Peer
+from benchmarks.places import Ground, Place, connect
+from benchmarks.plain import ORDER_COLUMNS, Plain
+from benchmarks.report import Book
+from benchmarks.rows import ORDERS, as_instant, difference, read
+from benchmarks.sizes import Size
+from benchmarks.values import MNQ, order_events, stop
+from benchmarks.way import Way, durability
 from risk_store.events import OrderUpdate
 
-ROUNDS = 9
-SINGLE, BATCH, STOPS = 200, 500, 1000
-MNQ = "CON.F.US.MNQ.U26"
-SENT = datetime(2026, 8, 19, 19, 0, tzinfo=UTC)
-FIRST = OrderUpdate(
-    id=0,
-    account_id=26000001,
-    contract_id=MNQ,
-    type=OrderType.STOP,
-    side=OrderSide.SELL,
-    size=5,
-    stop_price=21000.0,
-    state=OrderState.ACTIVE,
-    filled_size=0,
-    custom_tag="glt-33fa8e1e-d19c-422d-ac43-efb12061d97c",
-    created_at=SENT,
-    venue_updated_at=SENT,
-)
-# What a careful hand writes: the age decides, nothing is blanked, a finished order stays finished.
-UPSERT = """
-INSERT INTO orders (id, account_id, contract_id, type, side, size, limit_price, stop_price, state, filled_size,
-                    fill_price, custom_tag, venue_stop_price, created_at, venue_updated_at, updated_at, seen_at)
-VALUES ({})
-ON CONFLICT (id) DO UPDATE SET
-    limit_price = coalesce(excluded.limit_price, orders.limit_price),
-    stop_price = coalesce(excluded.stop_price, orders.stop_price),
-    venue_stop_price = coalesce(excluded.venue_stop_price, orders.venue_stop_price),
-    fill_price = coalesce(excluded.fill_price, orders.fill_price),
-    custom_tag = coalesce(excluded.custom_tag, orders.custom_tag),
-    state = CASE WHEN orders.state IN (3, 4, 5, 6) THEN orders.state ELSE excluded.state END,
-    filled_size = CASE WHEN excluded.filled_size > orders.filled_size THEN excluded.filled_size
-                  ELSE orders.filled_size END,
-    venue_updated_at = excluded.venue_updated_at, updated_at = excluded.updated_at, seen_at = excluded.seen_at
-WHERE orders.venue_updated_at IS NULL OR excluded.venue_updated_at >= orders.venue_updated_at
-"""
-RAISE = """
-UPDATE orders SET stop_price = {0} - trailing_amount, updated_at = {0}
-WHERE contract_id = {0} AND type = 5 AND state IN (2, 7) AND triggered_at IS NULL AND side = 1
-  AND stop_price < {0} - trailing_amount
-"""
+__all__ = ["read_at_start", "single_and_batch", "trail"]
+
+FLOOR = "plain driver, one upsert"
+APPLY, APPLY_MANY, TRAIL = "tx.orders.apply", "tx.orders.apply_many", "tx.orders.trail"
+SNAPSHOT, WORKING = "tx.orders.snapshot()", "tx.orders.working()"
+OTHER_CONTRACT = "CON.F.US.EP.U26"
+COLUMNS = [name.strip() for name in ORDER_COLUMNS.split(",")]
+# Each contender's own clock said when: that is compared nowhere.
+OWN = {"updated_at", "seen_at"}
 
 
-@dataclass
-class Plain:
-    """The plain driver on one kept connection, with explicit transactions and statements it has prepared."""
+def single_and_batch(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Place], Way]]) -> None:
+    """W3: one commit each, and many in one transaction."""
+    limit = 1.25
+    work = "W3, one commit each"
+    turns = [order_events(size.orders, number) for number in range(size.rounds + 1)]
+    with entered(ground, [Plain, Ours, *peers.values()]) as ways:
+        names = [FLOOR, APPLY, *peers]
+        contenders = [
+            _writing(name, way, ways[0], _each(way.apply, turns)) for name, way in zip(names, ways, strict=True)
+        ]
+        outcome = contest(contenders, size.rounds)
+    book.refuse(work, ground.label, outcome)
+    book.add(work, ground.label, outcome, "µs", lambda seconds: seconds / size.orders * 1e6)
+    if ground.is_sqlite:
+        book.floor_ratio(work, ground.label, outcome, APPLY, limit if ground.label.endswith("FULL") else 1.4)
 
-    execute: Callable[[str, Sequence[Any]], Any]
-    executemany: Callable[[str, Sequence[Sequence[Any]]], Any]
-    begin: str
-    mark: str
-    instant: Callable[[datetime], Any]
-
-    def event(self, update: OrderUpdate) -> tuple[Any, ...]:
-        now = self.instant(datetime.now(UTC))
-        return (
-            *(update.id, update.account_id, update.contract_id, int(update.type or 0), int(update.side or 0)),
-            *(update.size, update.limit_price, update.stop_price, int(update.state or 0), update.filled_size),
-            *(update.fill_price, update.custom_tag, update.stop_price),
-            *(self.instant(update.created_at or SENT), self.instant(update.venue_updated_at or SENT), now, now),
-        )
-
-    @property
-    def upsert(self) -> str:
-        return UPSERT.format(", ".join([self.mark] * 17))
-
-    def apply_each(self, updates: Sequence[OrderUpdate]) -> None:
-        upsert = self.upsert
-        for update in updates:
-            self.execute(self.begin, ())
-            self.execute(upsert, self.event(update))
-            self.execute("COMMIT", ())
-
-    def apply_batch(self, updates: Sequence[OrderUpdate]) -> None:
-        self.execute(self.begin, ())
-        self.executemany(self.upsert, [self.event(update) for update in updates])
-        self.execute("COMMIT", ())
-
-    def trail(self, price: float) -> None:
-        now = self.instant(datetime.now(UTC))
-        self.execute(self.begin, ())
-        self.execute(RAISE.format(self.mark), (price, now, MNQ, price))
-        self.execute("COMMIT", ())
+    work = f"W3, {size.batch} in a transaction"
+    batches = [order_events(size.batch, number) for number in range(size.rounds + 1)]
+    with entered(ground, [Plain, Ours, *peers.values()]) as ways:
+        names = [FLOOR, APPLY_MANY, *peers]
+        contenders = [
+            _writing(name, way, ways[0], _at_once(way.apply_many, batches))
+            for name, way in zip(names, ways, strict=True)
+        ]
+        outcome = contest(contenders, size.rounds)
+    book.refuse(work, ground.label, outcome)
+    book.add(work, ground.label, outcome, "µs per event", lambda seconds: seconds / size.batch * 1e6)
+    if ground.is_sqlite:
+        book.floor_ratio(work, ground.label, outcome, APPLY_MANY, 1.4)
 
 
-def through_objects(store: RiskStore, price: float) -> None:
-    """What an ORM invites to: load the orders, set their stops, flush."""
-    working = sa.select(Order).where(
-        Order.contract_id == MNQ, Order.type == OrderType.TRAILING_STOP, Order.state == OrderState.ACTIVE
-    )
-    with Session(store.engine) as session, session.begin():
-        for order in session.scalars(working):
-            new = price - (order.trailing_amount or 0)
-            if order.stop_price is not None and order.stop_price < new:
-                order.stop_price = new
-
-
-def events(first_id: int, count: int, number: int) -> list[OrderUpdate]:
-    """The events of one turn: each of an order of its own, each newer than the last one of that order."""
-    sent = SENT + timedelta(seconds=number)
-    return [
-        replace(FIRST, id=first_id + n, stop_price=21000.0 + number, venue_updated_at=sent) for n in range(1, count + 1)
-    ]
-
-
-def compare(engine: str, store: RiskStore, plain: Plain) -> Iterator[tuple[str, str, int, list[Result]]]:
-    """Each work with its contenders: (engine, work, events in a turn, results)."""
-
-    def each(number: int) -> None:
-        for update in events(1_000_000, SINGLE, number):
-            with store.begin() as tx:
-                tx.orders.apply(update)
-
-    def in_one_transaction(number: int) -> None:
-        with store.begin() as tx:
-            for update in events(2_000_000, BATCH, number):
-                tx.orders.apply(update)
-
-    def many(number: int) -> None:
-        with store.begin() as tx:
-            tx.orders.apply_many(events(3_000_000, BATCH, number))
-
-    single = {
-        "plain driver": lambda number: plain.apply_each(events(4_000_000, SINGLE, number)),
-        "tx.orders.apply, one commit each": each,
-    }
-    yield engine, "order event, one commit each", SINGLE, contest(single, ROUNDS)
-    batch = {
-        "plain driver, executemany": lambda number: plain.apply_batch(events(5_000_000, BATCH, number)),
-        "tx.orders.apply_many": many,
-        "tx.orders.apply in one transaction": in_one_transaction,
-    }
-    yield engine, f"order events, {BATCH} in a transaction", BATCH, contest(batch, ROUNDS)
-    check_events(store)
-
-    for what, moves in (("all move", True), ("none moves", False)):
-        make_stops(store)
-        prices = iter(range(22_000, 22_000 + 100 * (3 * ROUNDS + 6), 100)) if moves else iter([])
-
-        def price(prices: Iterator[int] = prices) -> float:
-            return float(next(prices, 21_005))
-
-        def trail(_number: int, price: Callable[[], float] = price) -> None:
-            with store.begin() as tx:
-                tx.orders.trail(MNQ, price(), tick_size=0.25)
-
-        stops: dict[str, Callable[[int], None]] = {
-            "plain driver, one UPDATE with the arithmetic": lambda _number, price=price: plain.trail(price()),
-            "tx.orders.trail": trail,
-            "ORM objects loaded and flushed": lambda _number, price=price: through_objects(store, price()),
-        }
-        yield engine, f"{STOPS:,} trailing stops, {what}", 1, contest(stops, ROUNDS)
+def trail(ground: Ground, size: Size, book: Book, _peers: Mapping[str, Callable[[Place], Way]]) -> None:
+    """W4: a price moves all stops of a contract, or none."""
+    floor, objects = "plain driver, one UPDATE with the arithmetic", "SQLAlchemy ORM: load, set, flush"
+    medians: dict[bool, float] = {}
+    for moves in (True, False):
+        work = f"W4, {size.stops:,} stops, {'all move' if moves else 'none moves'}"
+        with entered(ground, [Plain, Ours, Peer]) as ways:
+            for way in ways:
+                _fill(way.place, size.stops, size.others)
+            contenders = [
+                _writing(name, way, ways[0], _tick(way, moves=moves))
+                for name, way in zip((floor, TRAIL, objects), ways, strict=True)
+            ]
+            outcome = contest(contenders, size.rounds)
+        book.refuse(work, ground.label, outcome)
+        book.add(work, ground.label, outcome, "ms", lambda seconds: seconds * 1e3)
+        ours, loaded = outcome.get(TRAIL), outcome.get(objects)
+        if ours is None:
+            continue
+        medians[moves] = ours.median()
         if moves:
-            check_stops(store)
+            book.floor_ratio(work, ground.label, outcome, TRAIL, 2.5)
+            if loaded is not None:
+                book.at_least(work, ground.label, f"{TRAIL}: faster than {objects}", 4, loaded.ratio_to(ours))
+        elif True in medians:
+            book.at_most(work, ground.label, f"{TRAIL}: of all move", 0.15, medians[False] / medians[True])
 
 
-def check_events(store: RiskStore) -> None:
-    """Afterwards each contender's orders are the same but for their ids and our own clock."""
-    with store.read() as tx:
-        found: dict[int, list[tuple[Any, ...]]] = {}
-        for order in tx.orders.working():
-            row = (order.stop_price, order.venue_stop_price, order.state, order.filled_size, order.venue_updated_at)
-            found.setdefault(order.id // 1_000_000, []).append((order.id % 1_000_000, *row, order.custom_tag))
-    groups = [sorted(rows) for rows in found.values()]
-    same = [rows for rows in groups if rows == groups[0] or rows == next(g for g in groups if len(g) == len(rows))]
-    if len(groups) != 5 or len(same) != 5:
-        sys.exit("the contenders did not write the same rows")
+def read_at_start(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Place], Way]]) -> None:
+    """R5: the working orders among as many that are done."""
+    work = f"R5, {size.working:,} working orders"
+    floor = "plain driver, a dataclass with slots"
+    with entered(ground, [Plain, Ours, Ours, *peers.values()]) as ways:
+        for way in ways:
+            _fill(way.place, size.working, size.working)
+        plain, quick, models, *others = ways
+        reads: list[tuple[str, Way, Callable[[], Iterable[Any]]]] = [(floor, plain, plain.working)]
+        if isinstance(quick, Ours):
+            reads.append((SNAPSHOT, quick, quick.snapshot))
+        reads.append((WORKING, models, models.working))
+        reads += [(name, way, way.working) for name, way in zip(peers, others, strict=True)]
+        outcome = contest([_reading(name, read_, way, plain) for name, way, read_ in reads], size.rounds)
+    book.refuse(work, ground.label, outcome)
+    book.add(work, ground.label, outcome, "µs per order", lambda seconds: seconds / size.working * 1e6)
+    book.floor_ratio(work, ground.label, outcome, SNAPSHOT, 1.3)
+    ours, orm = outcome.get(SNAPSHOT), outcome.get(NAMES["sqlalchemy_orm"])
+    if ours is not None and orm is not None:
+        book.at_least(work, ground.label, f"{SNAPSHOT}: faster than {orm.name.partition(':')[0]}", 3, orm.ratio_to(ours))
 
 
-def make_stops(store: RiskStore) -> None:
-    with store.begin() as tx:
-        tx.session.execute(sa.delete(Order.__table__))
-        stop = replace(FIRST, type=OrderType.TRAILING_STOP, stop_price=21_000.0, trailing_amount=10.0)
-        tx.orders.apply_many(replace(stop, id=n) for n in range(1, STOPS + 1))
+def _each(apply: Callable[[OrderUpdate], object], turns: list[Any]) -> Turn:
+    def turn(number: int) -> None:
+        for update in turns[number]:
+            apply(update)
+
+    return turn
 
 
-def check_stops(store: RiskStore) -> None:
-    with store.read() as tx:
-        stops = {order.stop_price for order in tx.orders.working()}
-    if stops != {22_000.0 + 100 * (3 * ROUNDS + 2) - 10.0}:
-        sys.exit(f"the contenders did not move the same stops: {sorted(map(str, stops))[:3]}")
+def _at_once(apply_many: Callable[[Iterable[OrderUpdate]], object], batches: list[Any]) -> Turn:
+    def turn(number: int) -> None:
+        apply_many(batches[number])
+
+    return turn
 
 
-@contextmanager
-def sqlite(folder: Path) -> Iterator[tuple[RiskStore, Plain]]:
-    file = folder / "orders.db"
-    with RiskStore(f"sqlite:///{file}") as store, closing(sqlite3.connect(file, isolation_level=None)) as plain:
-        store.upgrade()
-        plain.execute("PRAGMA journal_mode = WAL")
-        plain.execute("PRAGMA synchronous = FULL")
-        yield store, Plain(plain.execute, plain.executemany, "BEGIN IMMEDIATE", "?", UtcInstant.text)
+def _tick(way: Any, *, moves: bool) -> Turn:
+    def turn(number: int) -> None:
+        way.trail(MNQ, 22_000.0 + 100.0 * number if moves else 21_005.0)
+
+    return turn
 
 
-@contextmanager
-def postgresql(url: str) -> Iterator[tuple[RiskStore, Plain]]:
-    given = parse_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    with RiskStore(url) as store, psycopg.connect(given, autocommit=True) as plain, plain.cursor() as cursor:
-        store.upgrade()
+def _writing(name: str, way: Way, floor: Way, turn: Turn) -> Contender:
+    def check() -> str | None:
+        return durability(way) or difference(read(way.place, ORDERS), read(floor.place, ORDERS))
 
-        def execute(statement: str, values: Sequence[Any]) -> None:
-            cursor.execute(statement.encode(), values or None)
-
-        def executemany(statement: str, rows: Sequence[Sequence[Any]]) -> None:
-            cursor.executemany(statement.encode(), rows)
-
-        yield store, Plain(execute, executemany, "BEGIN", "%s", lambda instant: instant)
+    return Contender(name, turn, check)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.orders", description=__doc__.partition("\n")[0])
-    parser.add_argument("--postgresql", metavar="URL", help="an empty PostgreSQL database to use as well")
-    arguments = parser.parse_args()
-    print("| engine | work | contender | µs | ratio |\n|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder, sqlite(Path(folder)) as (store, plain):
-        show(compare("SQLite, FULL", store, plain))
-    if arguments.postgresql:
-        with postgresql(arguments.postgresql) as (store, plain):
-            show(compare("PostgreSQL", store, plain))
+def _reading(name: str, read_: Callable[[], Iterable[Any]], way: Way, floor: Way) -> Contender:
+    found: list[Iterable[Any]] = []
+
+    def turn(_number: int) -> None:
+        found[:] = [read_()]
+
+    def check() -> str | None:
+        return difference(map(_values, found[0]), map(_values, floor.working()))
+
+    return Contender(name, turn, check)
 
 
-def show(compared: Iterator[tuple[str, str, int, list[Result]]]) -> None:
-    for engine, work, count, results in compared:
-        for result in results:
-            cells = (engine, work, result.name, f"{result.seconds / count * 1e6:,.0f}", f"{result.ratio:.2f}")
-            print("| " + " | ".join(cells) + " |", flush=True)
+def _values(order: Any) -> tuple[Any, ...]:
+    return tuple(
+        as_instant(getattr(order, name)) if name.endswith(("_at", "_since")) else getattr(order, name)
+        for name in COLUMNS
+        if name not in OWN
+    )
 
 
-if __name__ == "__main__":
-    main()
+def _fill(place: Place, stops: int, others: int) -> None:
+    """Working trailing stops, and orders of another contract that are done."""
+    made = Plain(place)
+    done = replace(stop(0), contract_id=OTHER_CONTRACT, trailing_amount=None)
+    with closing(made):
+        made.apply_many(stop(number) for number in range(1, stops + 1))
+        made.apply_many(replace(done, id=number) for number in range(stops + 1, stops + others + 1))
+        made.execute(f"UPDATE orders SET state = 3 WHERE contract_id = {made.mark}", (OTHER_CONTRACT,))  # noqa: S608
+    with closing(connect(place)) as connection:
+        if not place.is_sqlite:
+            connection.execute("ANALYZE orders")

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.places import Place, connect
 from benchmarks.values import Event
 
-__all__ = ["LOCKOUTS", "LOG", "ORDERS", "Table", "as_logged", "difference", "read"]
+__all__ = ["LOCKOUTS", "LOG", "ORDERS", "Table", "as_instant", "as_logged", "difference", "read"]
 
 Row = tuple[Any, ...]
 Table = tuple[str, Sequence[str], str]
@@ -73,7 +73,7 @@ def difference(found: Iterable[Row], expected: Iterable[Row]) -> str | None:
 
 def _form(column: str) -> Callable[[Any], Any]:
     if column in INSTANTS:
-        return _instant
+        return as_instant
     return bool if column in FLAGS else _same
 
 
@@ -81,7 +81,8 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _instant(value: Any) -> Any:
+def as_instant(value: Any) -> Any:
+    """What was stored, in UTC; without an offset it is in UTC already."""
     if value is None:
         return None
     instant = datetime.fromisoformat(value) if isinstance(value, str) else value

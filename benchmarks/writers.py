@@ -1,0 +1,119 @@
+"""W1 with many threads: each writes one enforcement and its lockout after another, for a fixed time.
+
+A turn's length is fixed instead of its work, since contenders differ by more than ten times. So what is in the tables
+afterwards is compared with what each thread was told is there.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from itertools import count
+
+from benchmarks.contest import Contender, contest
+from benchmarks.enforcements import RECORD, entered
+from benchmarks.ours import Ours
+from benchmarks.peers import NAMES
+from benchmarks.places import Ground, Place
+from benchmarks.plain import Plain
+from benchmarks.report import Book
+from benchmarks.rows import LOCKOUTS, LOG, as_logged, difference, read
+from benchmarks.sizes import Size
+from benchmarks.values import Event, events
+from benchmarks.way import Way, durability
+
+__all__ = ["run"]
+
+FLOOR = "plain driver, a connection for each thread"
+A_THREADS = 10_000_000  # event numbers between one thread and the next
+
+
+def run(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Place], Way]]) -> None:
+    work = f"W1, {size.threads} threads"
+    orm = NAMES["sqlalchemy_orm"]
+    names = [FLOOR, RECORD, *peers]
+    with entered(ground, [Plain, Ours, *peers.values()]) as ways:
+        runs = [_Run(way, size) for way in ways]
+        outcome = contest(
+            [Contender(name, run.turn, run.check) for name, run in zip(names, runs, strict=True)],
+            min(size.rounds, 5),
+        )
+    book.refuse(work, ground.label, outcome)
+    book.add(work, ground.label, outcome, "µs per event", lambda seconds: seconds * 1e6, "each")
+    book.add(f"{work}, p99", ground.label, outcome, "ms", lambda seconds: seconds * 1e3, "p99")
+    ours, naive = outcome.get(RECORD), outcome.get(orm)
+    if ours is None:
+        return
+    faster = outcome.floor.ratio_to(ours, "each")
+    book.at_least(work, ground.label, f"{RECORD}: events/s, of {FLOOR}", 6 if ground.is_sqlite else 2, faster)
+    if naive is not None:
+        faster = naive.ratio_to(ours, "each")
+        book.at_least(work, ground.label, f"{RECORD}: events/s, of {orm}", 15 if ground.is_sqlite else 12, faster)
+    if ground.is_sqlite:
+        book.at_most(work, ground.label, f"{RECORD}: p99, of {FLOOR}", 0.05, ours.ratio_to(outcome.floor, "p99"))
+
+
+class _Run:
+    """One contender's threads, and what they were told is written."""
+
+    def __init__(self, way: Way, size: Size) -> None:
+        self._way = way
+        self._size = size
+        self._written: list[list[Event]] = [[] for _ in range(size.threads)]
+
+    def turn(self, _number: int) -> Mapping[str, float]:
+        size = self._size
+        took: list[list[float]] = [[] for _ in range(size.threads)]
+        failed: list[BaseException] = []
+        ready = threading.Barrier(size.threads + 1)
+
+        def work(number: int) -> None:
+            written, own = self._written[number], took[number]
+            try:
+                way = self._way.of_thread()
+                ready.wait()
+                end = time.perf_counter() + size.seconds
+                for next_number in count(number * A_THREADS + len(written)):
+                    [event] = events(next_number, 1, account_id=1001 + number)
+                    started = time.perf_counter()
+                    if started >= end:
+                        break
+                    way.record(event)
+                    own.append(time.perf_counter() - started)
+                    written.append(event)
+                way.leave()
+            except BaseException as error:
+                failed.append(error)
+                ready.abort()
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(size.threads)]
+        for thread in threads:
+            thread.start()
+        try:
+            ready.wait()
+        except threading.BrokenBarrierError:
+            pass  # what broke it is raised below
+        started = time.perf_counter()
+        for thread in threads:
+            thread.join()
+        elapsed = time.perf_counter() - started
+        if failed:
+            raise next((error for error in failed if not isinstance(error, threading.BrokenBarrierError)), failed[0])
+        times = sorted(seconds for own in took for seconds in own)
+        return {"each": elapsed / len(times), "p99": times[int(len(times) * 0.99)]}
+
+    def check(self) -> str | None:
+        """Durability, and each event that a thread was told is written, and no other."""
+        place = self._way.place
+        written = sorted((event for own in self._written for event in own), key=lambda event: event.enforcement_id)
+        found = sorted(read(place, LOG), key=lambda row: str(row[LOG[1].index("enforcement_id")]))
+        last = [own[-1] for own in self._written if own]
+        locked = [
+            (event.account_id, True, event.reason, event.locked_until, event.rule_id, False, False) for event in last
+        ]
+        return (
+            durability(self._way)
+            or difference(found, map(as_logged, written))
+            or difference(read(place, LOCKOUTS), locked)
+        )
