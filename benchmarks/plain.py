@@ -94,8 +94,8 @@ class Plain:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.connection = connect(place)
-        self._cursor = self.connection.cursor()
-        self.execute = self._cursor.execute
+        self.cursor = self.connection.cursor()
+        self.execute = self.cursor.execute
         self._begin = "BEGIN IMMEDIATE" if place.is_sqlite else "BEGIN"
         self.mark = "?" if place.is_sqlite else "%s"
         self._log, self._lock, self._upsert = (
@@ -119,7 +119,7 @@ class Plain:
     def add_many(self, events: Sequence[Event]) -> None:
         self.execute(self._begin)
         if self.place.is_sqlite:
-            self._cursor.executemany(self._log, map(self._of_log, events))
+            self.cursor.executemany(self._log, map(self._of_log, events))
         else:
             self._copy(events)
         self.execute("COMMIT")
@@ -129,14 +129,14 @@ class Plain:
         types = ("int8", *("text",) * 3, "bool", "text", "int8", "int8", "timestamptz", "int8", "text", "text")
         with (
             self.connection.transaction(),
-            self._cursor.copy(f"COPY enforcement_log ({LOG_COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy,
+            self.cursor.copy(f"COPY enforcement_log ({LOG_COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy,
         ):
             copy.set_types(types)
             for event in events:
                 copy.write_row(self._of_log(event))
 
     def _copy(self, events: Sequence[Event]) -> None:
-        with self._cursor.copy(f"COPY enforcement_log ({LOG_COLUMNS}) FROM STDIN") as copy:
+        with self.cursor.copy(f"COPY enforcement_log ({LOG_COLUMNS}) FROM STDIN") as copy:
             for start in range(0, len(events), 1000):
                 copy.write("".join(map(_line, events[start : start + 1000])))
 
@@ -147,7 +147,7 @@ class Plain:
 
     def apply_many(self, updates: Iterable[OrderUpdate]) -> None:
         self.execute(self._begin)
-        self._cursor.executemany(self._upsert, [self._of_order(update) for update in updates])
+        self.cursor.executemany(self._upsert, [self._of_order(update) for update in updates])
         self.execute("COMMIT")
 
     def trail(self, contract_id: str, price: float) -> None:
@@ -163,7 +163,7 @@ class Plain:
         if not self.place.is_sqlite:
             return [
                 make(id_, account, contract, TYPES[type_], SIDES[side], size, limit, stop, STATES[state], *others)
-                for id_, account, contract, type_, side, size, limit, stop, state, *others in self._cursor
+                for id_, account, contract, type_, side, size, limit, stop, state, *others in self.cursor
             ]
 
         def instant(text: str | None) -> datetime | None:
@@ -175,12 +175,12 @@ class Plain:
                 *(instant(row[9]), instant(row[10]), row[11], row[12], row[13], row[14], row[15], row[16], row[17]),
                 *(instant(row[18]), instant(row[19]), instant(row[20]), instant(row[21])),
             )
-            for row in self._cursor
+            for row in self.cursor
         ]
 
     def ask(self, question: str) -> object:
         self.execute(question)
-        return self._cursor.fetchone()[0]
+        return self.cursor.fetchone()[0]
 
     def of_thread(self) -> Self:
         return type(self)(self.place)
