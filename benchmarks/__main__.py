@@ -15,7 +15,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,14 @@ IN_NORMAL = (enforcements.run, orders.single_and_batch)
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "max_connections": "300"}
 
 
-def run(grounds: list[Ground], size: Size, only: set[str], book: Book) -> None:
-    """The works on each ground, into `book`."""
-    found = peers(book.missing)
+def run(
+    grounds: Sequence[Ground],
+    size: Size,
+    only: Collection[str],
+    book: Book,
+    found: Mapping[str, Callable[[Place], Way]],
+) -> None:
+    """The works on each ground, of us and of the peers that were found, into `book`."""
     for ground in grounds:
         for name, works in WORKS.items():
             for work in works:
@@ -107,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
             url = stack.enter_context(server(given.postgresql))
             grounds.append(stack.enter_context(postgresql(url)))
             settings |= settings_of(url)
-        run(grounds, given.size, only, book)
+        run(grounds, given.size, only, book, peers(book.missing))
     settings["seconds in all"] = round(time.perf_counter() - started)
     facts = machine()
     write(given.out, book, facts, settings)

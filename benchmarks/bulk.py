@@ -24,8 +24,14 @@ OURS = "tx.enforcements.add_many(rows)"
 
 
 def run(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Place], Way]]) -> None:
-    work = f"W2, {size.bulk:,} rows"
     rows = events(0, size.bulk)
+    _alone(ground, size, book, rows)
+    _with_peers(ground, size, book, peers, rows[: size.peer_bulk])
+
+
+def _alone(ground: Ground, size: Size, book: Book, rows: Sequence[Event]) -> None:
+    """Rows that are there already, as a program has them that reads them from somewhere; and with making them."""
+    work = f"W2, {size.bulk:,} rows"
     logs = [as_log(event) for event in rows]
     with entered(ground, [Plain, Plain, Ours, Ours]) as ways:
         floor, binary, ours, making = ways
@@ -40,8 +46,6 @@ def run(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Pl
     book.refuse(work, ground.label, outcome)
     book.add(work, ground.label, outcome, "µs per row", lambda seconds: seconds / size.bulk * 1e6)
     book.floor_ratio(work, ground.label, outcome, OURS, 1.3 if ground.is_sqlite else 1.1)
-    del logs
-    _with_peers(ground, size, book, peers, rows[: size.peer_bulk])
 
 
 def _with_peers(

@@ -76,8 +76,7 @@ def run(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Pl
     book.add(W1, ground.label, outcome, "µs", lambda seconds: seconds / size.events * 1e6)
     limit = 0.7 if not ground.is_sqlite else 1.3 if ground.label.endswith("FULL") else 1.7
     book.floor_ratio(W1, ground.label, outcome, RECORD, limit)
-    if ground.is_sqlite:
-        book.best_peer(W1, ground.label, outcome, RECORD, list(peers), 1.7)
+    book.best_peer(W1, ground.label, outcome, RECORD, list(peers), 1.7)
 
 
 def _contender(entry: Entry, floor: Way, batches: list[list[Event]]) -> Contender:

@@ -34,14 +34,14 @@ SELECT 1001 + n / 12 % 20, printf('RULE-%03d', n % 12 + 1), 'CLOSE_ALL', 'Daily 
        n % 4, n % 3, strftime('%Y-%m-%d %H:%M:%S', {{began}} + n * {{span}} / {{rows}}, 'unixepoch'),
        CAST(ms * (100 + n % 12 * 15) / 100 AS INTEGER), NULL, printf('%032x', n)
 FROM numbers JOIN temp.quantiles ON k = n % {QUANTILES}
-"""  # noqa: S608
+"""
 POSTGRESQL = f"""
 INSERT INTO enforcement_log ({COLUMNS})
 SELECT 1001 + n / 12 % 20, 'RULE-' || lpad((n % 12 + 1)::text, 3, '0'), 'CLOSE_ALL', 'Daily loss limit hit: ' || n,
-       n % 50 <> 7, n % 4, n % 3, to_timestamp({{began}} + n * {{span}} / {{rows}}), ms * (100 + n % 12 * 15) / 100, NULL,
-       lpad(to_hex(n), 32, '0')
+       n % 50 <> 7, n % 4, n % 3, to_timestamp({{began}} + n * {{span}} / {{rows}}),
+       ms * (100 + n % 12 * 15) / 100, NULL, lpad(to_hex(n), 32, '0')
 FROM generate_series(0::bigint, {{rows}} - 1) AS n JOIN quantiles ON k = n % {QUANTILES} ORDER BY n
-"""  # noqa: S608
+"""
 
 
 def fill(place: Place, rows: int) -> None:

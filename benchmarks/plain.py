@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -54,7 +54,7 @@ ORDER_COLUMNS = (
     "trailing_amount, filled_size, fill_price, custom_tag, parent_order_id, linked_order_id, venue_stop_price, "
     "venue_updated_at, triggered_at, seen_at, unconfirmed_since"
 )
-WORKING = f"SELECT {ORDER_COLUMNS} FROM orders WHERE state IN (1, 2, 7, 8) ORDER BY created_at, id"  # noqa: S608
+WORKING = f"SELECT {ORDER_COLUMNS} FROM orders WHERE state IN (1, 2, 7, 8) ORDER BY created_at, id"
 TYPES = {int(code): code for code in OrderType}
 SIDES = {int(code): code for code in OrderSide}
 STATES = {int(code): code for code in OrderState}
@@ -158,22 +158,18 @@ class Plain:
         self.execute("COMMIT")
 
     def working(self) -> list[PlainOrder]:
-        make, read = PlainOrder, datetime.fromisoformat if self.place.is_sqlite else _as_it_is
+        make: Any = PlainOrder
         self.execute(WORKING)
         if not self.place.is_sqlite:
             return [
                 make(id_, account, contract, TYPES[type_], SIDES[side], size, limit, stop, STATES[state], *others)
                 for id_, account, contract, type_, side, size, limit, stop, state, *others in self.cursor
             ]
-
-        def instant(text: str | None) -> datetime | None:
-            return None if text is None else read(text).replace(tzinfo=UTC)
-
         return [
             make(
                 *(row[0], row[1], row[2], TYPES[row[3]], SIDES[row[4]], row[5], row[6], row[7], STATES[row[8]]),
-                *(instant(row[9]), instant(row[10]), row[11], row[12], row[13], row[14], row[15], row[16], row[17]),
-                *(instant(row[18]), instant(row[19]), instant(row[20]), instant(row[21])),
+                *(_read(row[9]), _read(row[10]), row[11], row[12], row[13], row[14], row[15], row[16], row[17]),
+                *(_read(row[18]), _read(row[19]), _read(row[20]), _read(row[21])),
             )
             for row in self.cursor
         ]
@@ -212,12 +208,16 @@ class Plain:
         )
 
 
-def _text(instant: datetime) -> str:
+def _text(instant: Any) -> Any:
     """Canonical text, for instants that are in UTC already."""
     return str(instant.replace(tzinfo=None))
 
 
-def _as_it_is(instant: datetime) -> datetime:
+def _read(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def _as_it_is(instant: Any) -> Any:
     return instant
 
 

@@ -31,8 +31,12 @@ class Figure:
     contender: str
     value: float
     unit: str
-    ratio: float
+    ratio: float | None
     rounds: Sequence[float]
+
+    @property
+    def shown(self) -> str:
+        return f"{_number(self.value)} {self.unit}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,9 @@ class Book:
             what = f"{name}: of {outcome.floor.name}"
             self.at_most(work, engine, what, limit, ours.ratio_to(outcome.floor))
 
-    def best_peer(self, work: str, engine: str, outcome: Outcome, name: str, peers: Sequence[str], limit: float) -> None:
+    def best_peer(
+        self, work: str, engine: str, outcome: Outcome, name: str, peers: Sequence[str], limit: float
+    ) -> None:
         """A target on how many times faster than the fastest of `peers` our `name` is."""
         ours = outcome.get(name)
         found = [result for peer in peers if (result := outcome.get(peer)) is not None]
@@ -141,7 +147,9 @@ def markdown(book: Book, facts: Mapping[str, Any], settings: Mapping[str, Any]) 
         *map(_figure_line, book.figures),
         "",
     ]
-    lines += [f"Refused: {found['contender']} ({found['work']}, {found['engine']}): {found['why']}" for found in book.refused]
+    lines += [
+        f"Refused: {found['contender']} ({found['work']}, {found['engine']}): {found['why']}" for found in book.refused
+    ]
     lines += [f"{name}: {why}" for name, why in book.missing.items()]
     lines.append("Measured with: " + ", ".join(f"{name} {value}" for name, value in facts.items()) + ".")
     lines.append("Settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()) + ".")
@@ -165,7 +173,8 @@ def write(folder: Path, book: Book, facts: Mapping[str, Any], settings: Mapping[
 
 
 def _figure_line(figure: Figure) -> str:
-    cells = (figure.work, figure.engine, figure.contender, f"{_number(figure.value)} {figure.unit}", f"{figure.ratio:.2f}")
+    ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
+    cells = (figure.work, figure.engine, figure.contender, figure.shown, ratio)
     return "| " + " | ".join(cells) + " |"
 
 

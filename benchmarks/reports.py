@@ -140,7 +140,7 @@ def _of_rows(ground: Ground, rows: int, rounds: int, book: Book) -> dict[str, Ou
         started = time.perf_counter()
         store.roll_up()
         took = time.perf_counter() - started
-        book.figures.append(Figure("roll-up", ground.label, f"store.roll_up(), {rows:,} rows", took, "s", 1.0, [took]))
+        book.figures.append(Figure("roll-up", ground.label, f"store.roll_up(), {rows:,} rows", took, "s", None, [took]))
         try:
             found = _contests(plain, Reports(store), rounds)
         finally:
@@ -203,11 +203,11 @@ def _contests(plain: PlainReports, ours: Reports, rounds: int) -> dict[str, tupl
 
 
 def percentiles_off(rows: Sequence[Any], exact: Percentiles) -> float:
-    """How far the furthest percentile of any rule is from the exact one, in percent of that; infinite for a missing rule."""
+    """How far the furthest percentile of any rule is from the exact one, in percent; infinite if a rule lacks."""
     if {row.rule_id for row in rows} != exact.keys():
         return math.inf
     return max(
-        abs(getattr(row, f"p{rank}_time_ms") - true) / true * 100
+        abs(int(getattr(row, f"p{rank}_time_ms")) - true) / true * 100
         for row in rows
         for rank, true in zip(RANKS, exact[row.rule_id], strict=True)
     )

@@ -53,7 +53,7 @@ def read(place: Place, table: Table, without: Iterable[str] = ()) -> Iterator[Ro
     kept = [column for column in columns if column not in set(without)]
     forms = [_form(column) for column in kept]
     with closing(connect(place)) as connection:
-        found = connection.execute(f"SELECT {', '.join(kept)} FROM {name} ORDER BY {order}")  # noqa: S608 (our names)
+        found = connection.execute(f"SELECT {', '.join(kept)} FROM {name} ORDER BY {order}")
         for row in found:
             yield tuple([form(value) for form, value in zip(forms, row, strict=True)])
 

@@ -16,7 +16,9 @@ class Size:
     """W1: enforcements, one transaction each."""
     threads: int
     seconds: float
-    """W1 with threads: how long a turn is."""
+    thread_rounds: int
+    all_threaded: bool
+    """W1 with threads: how long a turn is, how many there are, and whether every peer takes part."""
     bulk: int
     bulk_rounds: int
     peer_bulk: int
@@ -34,14 +36,16 @@ class Size:
 
 
 TINY = Size(
-    rounds=2, events=20, threads=4, seconds=0.05, bulk=50, bulk_rounds=1, peer_bulk=20, orders=20, batch=20, stops=20,
-    others=20, log_rows=(2_000, 5_000), report_rounds=1, working=20,
+    rounds=2, events=20, threads=4, seconds=0.05, thread_rounds=1, all_threaded=True, bulk=50, bulk_rounds=1,
+    peer_bulk=20, orders=20, batch=20, stops=20, others=20, log_rows=(2_000, 5_000), report_rounds=1, working=20,
 )  # fmt: skip
 QUICK = Size(
-    rounds=7, events=100, threads=32, seconds=0.5, bulk=60_000, bulk_rounds=3, peer_bulk=5_000, orders=100, batch=500,
-    stops=1_000, others=9_000, log_rows=(100_000, 1_000_000), report_rounds=3, working=10_000,
+    rounds=5, events=100, threads=32, seconds=0.5, thread_rounds=3, all_threaded=False, bulk=60_000, bulk_rounds=3,
+    peer_bulk=5_000, orders=100, batch=500, stops=1_000, others=9_000, log_rows=(100_000, 1_000_000), report_rounds=3,
+    working=10_000,
 )  # fmt: skip
 FULL = Size(
-    rounds=15, events=300, threads=32, seconds=1.0, bulk=1_000_000, bulk_rounds=3, peer_bulk=60_000, orders=300,
-    batch=500, stops=1_000, others=9_000, log_rows=(1_000_000, 10_000_000), report_rounds=3, working=10_000,
+    rounds=15, events=300, threads=32, seconds=1.0, thread_rounds=5, all_threaded=True, bulk=1_000_000, bulk_rounds=3,
+    peer_bulk=60_000, orders=300, batch=500, stops=1_000, others=9_000, log_rows=(1_000_000, 10_000_000),
+    report_rounds=3, working=10_000,
 )  # fmt: skip

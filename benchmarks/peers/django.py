@@ -124,9 +124,7 @@ class Peer:
 
     def add_many(self, events: Sequence[Event]) -> None:
         with transaction.atomic(using=self.alias):
-            Log.objects.using(self.alias).bulk_create(
-                [Log(**log_values(event)) for event in events], batch_size=CHUNK
-            )
+            Log.objects.using(self.alias).bulk_create([Log(**log_values(event)) for event in events], batch_size=CHUNK)
 
     def apply(self, update: OrderUpdate) -> None:
         self.apply_many([update])
