@@ -10,7 +10,7 @@ from benchmarks.enforcements import entered
 from benchmarks.ours import Ours, as_log
 from benchmarks.peers import NAMES
 from benchmarks.peers.sqlalchemy_orm import Peer
-from benchmarks.places import Ground, Place, connect
+from benchmarks.places import Ground, Place, connect, settle
 from benchmarks.plain import Plain
 from benchmarks.report import Book
 from benchmarks.rows import LOG, difference, read
@@ -54,7 +54,7 @@ def _with_peers(
     """The peers' bulk ways, on fewer rows. Each makes its objects from the same values."""
     work = f"W2, {len(rows):,} rows, objects made"
     orm = NAMES["sqlalchemy_orm"]
-    ordered = {"SQLAlchemy ORM: insert(Model)": Peer, **peers}
+    ordered = {"SQLAlchemy ORM, insert(Model)": Peer, **peers}
     with entered(ground, [Plain, Ours, *ordered.values()]) as ways:
         floor, ours, by_insert, *others = ways
         turns: list[tuple[str, Way, Turn]] = [
@@ -62,9 +62,9 @@ def _with_peers(
             (OURS, ours, _all(ours.add_many, rows)),
         ]
         if isinstance(by_insert, Peer):
-            turns.append(("SQLAlchemy ORM: insert(Model)", by_insert, _all(by_insert.add_many_by_insert, rows)))
+            turns.append(("SQLAlchemy ORM, insert(Model)", by_insert, _all(by_insert.add_many_by_insert, rows)))
         for name, way in zip(peers, others, strict=True):
-            turns.append((f"{name.partition(':')[0]}: add_all" if name == orm else name, way, _all(way.add_many, rows)))
+            turns.append((f"{name}, add_all" if name == orm else name, way, _all(way.add_many, rows)))
         outcome = contest([_contender(*turn, floor) for turn in turns], size.bulk_rounds)
     book.refuse(work, ground.label, outcome)
     book.add(work, ground.label, outcome, "µs per row", lambda seconds: seconds / len(rows) * 1e6)
@@ -91,8 +91,5 @@ def _contender(name: str, way: Way, turn: Turn, floor: Way) -> Contender:
 def _empty(place: Place) -> None:
     """No rows, and nothing of earlier turns left to be written into the file while this one is timed."""
     with closing(connect(place)) as connection:
-        if place.is_sqlite:
-            connection.execute("DELETE FROM enforcement_log")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        else:
-            connection.execute("TRUNCATE enforcement_log")
+        connection.execute(f"{'DELETE FROM' if place.is_sqlite else 'TRUNCATE'} enforcement_log")
+    settle(place)

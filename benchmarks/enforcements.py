@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from benchmarks.contest import Contender, contest
 from benchmarks.ours import Ours
-from benchmarks.places import Ground, Place
+from benchmarks.places import Ground, Place, settle
 from benchmarks.plain import Plain
 from benchmarks.report import Book
 from benchmarks.rows import LOCKOUTS, LOG, difference, read
@@ -58,10 +58,13 @@ def same_enforcements(place: Place, floor: Place, without: Iterable[str] = ()) -
 
 
 def run(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Place], Way]]) -> None:
-    batches = [events(number * size.events, size.events) for number in range(size.rounds + 1)]
-    with entered(ground, [Plain, Plain, Ours, Ours, Ours, *peers.values()]) as ways:
-        plain, in_one, record, begin, enforce, *others = ways
+    count = size.events if ground.is_sqlite else size.server_events
+    batches = [events(number * count, count) for number in range(size.rounds + 1)]
+    with entered(ground, [Plain, Plain, Plain, Ours, Ours, Ours, *peers.values()]) as ways:
+        plain, in_two, in_one, record, begin, enforce, *others = ways
         entries = [Entry(FLOOR, plain, plain.record)]
+        if isinstance(in_two, Plain):
+            entries.append(Entry("plain driver, intent and outcome", in_two, in_two.enforce))
         if not ground.is_sqlite and isinstance(in_one, Plain):
             entries.append(Entry("plain driver, one statement", in_one, in_one.record_in_one))
         if isinstance(begin, Ours) and isinstance(enforce, Ours):
@@ -73,7 +76,7 @@ def run(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Pl
         entries += [Entry(name, way, way.record) for name, way in zip(peers, others, strict=True)]
         outcome = contest([_contender(entry, plain, batches) for entry in entries], size.rounds)
     book.refuse(W1, ground.label, outcome)
-    book.add(W1, ground.label, outcome, "µs", lambda seconds: seconds / size.events * 1e6)
+    book.add(W1, ground.label, outcome, "µs", lambda seconds: seconds / count * 1e6)
     limit = 0.7 if not ground.is_sqlite else 1.3 if ground.label.endswith("FULL") else 1.7
     book.floor_ratio(W1, ground.label, outcome, RECORD, limit)
     book.best_peer(W1, ground.label, outcome, RECORD, list(peers), 1.7)
@@ -89,4 +92,4 @@ def _contender(entry: Entry, floor: Way, batches: list[list[Event]]) -> Contende
     def check() -> str | None:
         return durability(entry.way) or same_enforcements(entry.way.place, floor.place, entry.without)
 
-    return Contender(entry.name, turn, check)
+    return Contender(entry.name, turn, check, before=lambda _number: settle(entry.way.place))

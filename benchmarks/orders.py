@@ -14,7 +14,7 @@ from benchmarks.contest import Contender, Turn, contest
 from benchmarks.enforcements import entered
 from benchmarks.ours import Ours
 from benchmarks.peers.sqlalchemy_orm import Peer
-from benchmarks.places import Ground, Place, connect
+from benchmarks.places import Ground, Place, connect, settle
 from benchmarks.plain import ORDER_COLUMNS, Plain
 from benchmarks.report import Book
 from benchmarks.rows import ORDERS, as_instant, difference, read
@@ -38,7 +38,8 @@ def single_and_batch(ground: Ground, size: Size, book: Book, peers: Mapping[str,
     """W3: one commit each, and many in one transaction."""
     limit = 1.25
     work = "W3, one commit each"
-    turns = [order_events(size.orders, number) for number in range(size.rounds + 1)]
+    count = size.orders if ground.is_sqlite else size.server_events
+    turns = [order_events(count, number) for number in range(size.rounds + 1)]
     with entered(ground, [Plain, Ours, *peers.values()]) as ways:
         names = [FLOOR, APPLY, *peers]
         contenders = [
@@ -46,7 +47,7 @@ def single_and_batch(ground: Ground, size: Size, book: Book, peers: Mapping[str,
         ]
         outcome = contest(contenders, size.rounds)
     book.refuse(work, ground.label, outcome)
-    book.add(work, ground.label, outcome, "µs", lambda seconds: seconds / size.orders * 1e6)
+    book.add(work, ground.label, outcome, "µs", lambda seconds: seconds / count * 1e6)
     if ground.is_sqlite:
         book.floor_ratio(work, ground.label, outcome, APPLY, limit if ground.label.endswith("FULL") else 1.4)
 
@@ -67,7 +68,7 @@ def single_and_batch(ground: Ground, size: Size, book: Book, peers: Mapping[str,
 
 def trail(ground: Ground, size: Size, book: Book, _peers: Mapping[str, Callable[[Place], Way]]) -> None:
     """W4: a price moves all stops of a contract, or none."""
-    floor, objects = "plain driver, one UPDATE with the arithmetic", "SQLAlchemy ORM: load, set, flush"
+    floor, objects = "plain driver, one UPDATE with the arithmetic", "SQLAlchemy ORM, load, set, flush"
     medians: dict[bool, float] = {}
     for moves in (True, False):
         work = f"W4, {size.stops:,} stops, {'all move' if moves else 'none moves'}"
@@ -139,7 +140,7 @@ def _writing(name: str, way: Way, floor: Way, turn: Turn) -> Contender:
     def check() -> str | None:
         return durability(way) or difference(read(way.place, ORDERS), read(floor.place, ORDERS))
 
-    return Contender(name, turn, check)
+    return Contender(name, turn, check, before=lambda _number: settle(way.place))
 
 
 def _reading(name: str, read_: Callable[[], Iterable[Any]], floor: Way, kept: list[Any]) -> Contender:

@@ -26,6 +26,11 @@ ON CONFLICT (account_id) DO UPDATE SET is_locked = excluded.is_locked, reason = 
     locked_at = excluded.locked_at, locked_until = excluded.locked_until, rule_id = excluded.rule_id,
     updated_at = excluded.updated_at
 """
+BEGUN = """
+INSERT INTO enforcement_in_flight (account_id, enforcement_id, rule_id, action, reason, details, started_at, host, pid)
+VALUES ({})
+"""
+ENDED = "DELETE FROM enforcement_in_flight WHERE account_id = {0} AND enforcement_id = {0}"
 # What a careful hand writes: the age decides, nothing is blanked, a finished order stays finished.
 UPSERT = """
 INSERT INTO orders (id, account_id, contract_id, type, side, size, limit_price, stop_price, state, filled_size,
@@ -102,6 +107,7 @@ class Plain:
             statement.format(", ".join([self.mark] * count))
             for statement, count in ((LOG, 12), (LOCK, 8), (UPSERT, 18))
         )
+        self._begun, self._ended = BEGUN.format(", ".join([self.mark] * 9)), ENDED.format(self.mark)
         self._instant = _text if place.is_sqlite else _as_it_is
 
     def record(self, event: Event) -> None:
@@ -109,6 +115,19 @@ class Plain:
         self.execute(self._begin)
         self.execute(self._log, self._of_log(event))
         self.execute(self._lock, self._of_lockout(event, now))
+        self.execute("COMMIT")
+
+    def enforce(self, event: Event) -> None:
+        """What `store.enforce` writes: intent and lockout before the block, the outcome after it."""
+        now = self._instant(datetime.now(UTC))
+        intent = (event.account_id, event.enforcement_id, event.rule_id, event.action, event.reason, event.details)
+        self.execute(self._begin)
+        self.execute(self._begun, (*intent, now, "host", 1))
+        self.execute(self._lock, self._of_lockout(event, now))
+        self.execute("COMMIT")
+        self.execute(self._begin)
+        self.execute(self._ended, (event.account_id, event.enforcement_id))
+        self.execute(self._log, self._of_log(event))
         self.execute("COMMIT")
 
     def record_in_one(self, event: Event) -> None:

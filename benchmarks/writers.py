@@ -16,7 +16,7 @@ from benchmarks.contest import Contender, contest
 from benchmarks.enforcements import RECORD, entered
 from benchmarks.ours import Ours
 from benchmarks.peers import NAMES
-from benchmarks.places import Ground, Place
+from benchmarks.places import Ground, Place, settle
 from benchmarks.plain import Plain
 from benchmarks.report import Book
 from benchmarks.rows import LOCKOUTS, LOG, as_logged, difference, read
@@ -38,7 +38,7 @@ def run(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Pl
     with entered(ground, [Plain, Ours, *taking_part.values()]) as ways:
         runs = [_Run(way, size) for way in ways]
         outcome = contest(
-            [Contender(name, run.turn, run.check) for name, run in zip(names, runs, strict=True)],
+            [Contender(name, run.turn, run.check, run.before) for name, run in zip(names, runs, strict=True)],
             size.thread_rounds,
         )
     book.refuse(work, ground.label, outcome)
@@ -63,6 +63,9 @@ class _Run:
         self._way = way
         self._size = size
         self._written: list[list[Event]] = [[] for _ in range(size.threads)]
+
+    def before(self, _number: int) -> None:
+        settle(self._way.place)
 
     def turn(self, _number: int) -> Mapping[str, float]:
         size = self._size

@@ -19,7 +19,7 @@ __all__ = ["INSTALL", "NAMES", "lock_values", "log_values", "order_values", "pee
 
 INSTALL = "pip install -e '.[peers]'"
 NAMES = {
-    "sqlalchemy_orm": "SQLAlchemy ORM: add, merge, commit",
+    "sqlalchemy_orm": "SQLAlchemy ORM",
     "sqlmodel": "SQLModel",
     "peewee": "peewee",
     "django": "Django ORM",
