@@ -25,7 +25,7 @@ import psycopg
 from benchmarks import bulk, enforcements, orders, reports, writers
 from benchmarks.peers import peers
 from benchmarks.places import Ground, Place, postgresql, sqlite
-from benchmarks.report import Book, machine, markdown, write
+from benchmarks.report import Book, machine, markdown, put_into, write
 from benchmarks.sizes import FULL, QUICK, TINY, Size
 from benchmarks.way import Way
 from risk_store.engines import parse_url
@@ -97,6 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--no-postgresql", action="store_true", help="only SQLite")
     parser.add_argument("--only", metavar="W1,R2", help="some of W1 W2 W3 W4 R1 R2 R3 R4 R5")
     parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("."), help="where results.md and .json go")
+    parser.add_argument("--into", metavar="PAGE", type=Path, help="a page whose tables to replace: docs/performance.md")
     given = parser.parse_args(arguments)
     only = {SAME.get(name, name) for name in (given.only or ",".join(WORKS)).upper().split(",")}
     if unknown := only - WORKS.keys():
@@ -116,7 +117,10 @@ def main(arguments: list[str] | None = None) -> int:
     settings["seconds in all"] = round(time.perf_counter() - started)
     facts = machine()
     write(given.out, book, facts, settings)
-    print(markdown(book, facts, settings), end="")
+    text = markdown(book, facts, settings)
+    print(text, end="")
+    if given.into:
+        put_into(given.into, text)
     return 1 if book.refused else 0
 
 

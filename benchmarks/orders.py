@@ -52,14 +52,14 @@ def single_and_batch(ground: Ground, size: Size, book: Book, peers: Mapping[str,
         book.floor_ratio(work, ground.label, outcome, APPLY, limit if ground.label.endswith("FULL") else 1.4)
 
     work = f"W3, {size.batch} in a transaction"
-    batches = [order_events(size.batch, number) for number in range(size.rounds + 1)]
+    batches = [order_events(size.batch, number) for number in range(size.bulk_rounds + 1)]
     with entered(ground, [Plain, Ours, *peers.values()]) as ways:
         names = [FLOOR, APPLY_MANY, *peers]
         contenders = [
             _writing(name, way, ways[0], _at_once(way.apply_many, batches))
             for name, way in zip(names, ways, strict=True)
         ]
-        outcome = contest(contenders, size.rounds)
+        outcome = contest(contenders, size.bulk_rounds)
     book.refuse(work, ground.label, outcome)
     book.add(work, ground.label, outcome, "µs per event", lambda seconds: seconds / size.batch * 1e6)
     if ground.is_sqlite:
@@ -95,12 +95,12 @@ def trail(ground: Ground, size: Size, book: Book, _peers: Mapping[str, Callable[
 
 
 def read_at_start(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Place], Way]]) -> None:
-    """R5: the working orders among as many that are done."""
+    """R5: the working orders among others that are done."""
     work = f"R5, {size.working:,} working orders"
     floor = "plain driver, a dataclass with slots"
     with entered(ground, [Plain, Ours, Ours, *peers.values()]) as ways:
         for way in ways:
-            _fill(way.place, size.working, size.working)
+            _fill(way.place, size.working, size.others)
         plain, quick, models, *others = ways
         reads: list[tuple[str, Callable[[], Iterable[Any]]]] = [(floor, plain.working)]
         if isinstance(quick, Ours):

@@ -17,7 +17,9 @@ from typing import Any, Literal
 
 from benchmarks.contest import Outcome, Result
 
-__all__ = ["Book", "Figure", "Target", "machine", "markdown", "write"]
+__all__ = ["BEGIN", "END", "Book", "Figure", "Target", "machine", "markdown", "put_into", "write"]
+
+BEGIN, END = "<!-- printed by python -m benchmarks -->", "<!-- end of what is printed -->"
 
 LIBRARIES = ("SQLAlchemy", "psycopg", "sqlmodel", "peewee", "Django", "pony", "psycopg2-binary")
 
@@ -136,24 +138,48 @@ def machine() -> dict[str, Any]:
 
 
 def markdown(book: Book, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """Both tables, and who is not in them and why."""
+    """What was promised, what everybody took, and who is not there and why."""
     lines = [
         "| work | engine | what is promised | target | measured | |",
         "|---|---|---|---|---|---|",
         *map(_target_line, book.targets),
         "",
-        "| work | engine | contender | median | x floor |",
-        "|---|---|---|---|---|",
-        *map(_figure_line, book.figures),
+        *_table(book.figures),
         "",
     ]
-    lines += [
-        f"Refused: {found['contender']} ({found['work']}, {found['engine']}): {found['why']}" for found in book.refused
-    ]
+    for found in book.refused:
+        lines.append(f"Refused: {found['contender']} ({found['work']}, {found['engine']}): {found['why']}")
     lines += [f"{name}: {why}" for name, why in book.missing.items()]
     lines.append("Measured with: " + ", ".join(f"{name} {value}" for name, value in facts.items()) + ".")
     lines.append("Settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()) + ".")
     return "\n".join(lines) + "\n"
+
+
+def _table(figures: Sequence[Figure]) -> list[str]:
+    """The engines beside each other: in each cell the median, and in parentheses how many times the floor's that is."""
+    engines = list(dict.fromkeys(figure.engine for figure in figures))
+    rows: dict[str, dict[str, dict[str, Figure]]] = {}
+    for figure in figures:
+        rows.setdefault(figure.work, {}).setdefault(figure.contender, {})[figure.engine] = figure
+    lines = ["| work | contender | " + " | ".join(engines) + " |", "|---|---|" + "---|" * len(engines)]
+    for work, contenders in rows.items():
+        for number, (contender, found) in enumerate(contenders.items()):
+            cells = [_cell(found[engine]) if engine in found else "" for engine in engines]
+            lines.append("| " + " | ".join(["" if number else work, contender, *cells]) + " |")
+    return lines
+
+
+def _cell(figure: Figure) -> str:
+    return figure.shown if figure.ratio is None else f"{figure.shown} ({figure.ratio:.2f})"
+
+
+def put_into(page: Path, text: str) -> None:
+    """Puts `text` into a page, in place of what is there between the two marks. Raises ValueError if they are not."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"{page} has no {BEGIN} … {END}")
+    page.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")
 
 
 def write(folder: Path, book: Book, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from benchmarks.peers import INSTALL, NAMES, peers
 from benchmarks.peers.sqlalchemy_orm import Peer
 from benchmarks.places import Ground, Place, connect, postgresql, sqlite
 from benchmarks.plain import Plain
-from benchmarks.report import Book, Target, markdown
+from benchmarks.report import BEGIN, END, Book, Target, markdown, put_into
 from benchmarks.reports import percentiles_off
 from benchmarks.sizes import TINY
 from benchmarks.values import Event
@@ -138,11 +138,24 @@ def test_the_command_prints_and_writes_what_it_found(tmp_path: Path, capsys: pyt
     assert command.main(["--tiny", "--no-postgresql", "--only", "W4", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert printed == (tmp_path / "out" / "results.md").read_text(encoding="utf-8")
-    assert "| W4, 20 stops, all move | SQLite, FULL | plain driver, one UPDATE with the arithmetic |" in printed
+    assert "| work | contender | SQLite, FULL |" in printed
+    assert "| W4, 20 stops, all move | plain driver, one UPDATE with the arithmetic | " in printed
     found = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert found["refused"] == []
     assert found["machine"]["SQLite"]
     assert all(len(figure["rounds"]) == TINY.rounds for figure in found["figures"])
+
+
+def test_the_tables_of_a_page_are_replaced_and_nothing_else(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n", encoding="utf-8")
+    put_into(page, "new\n")
+    assert page.read_text(encoding="utf-8") == f"above\n{BEGIN}\nnew\n{END}\nbelow\n"
+    page.write_text("no marks", encoding="utf-8")
+    with pytest.raises(ValueError, match="has no"):
+        put_into(page, "new\n")
+    assert page.read_text(encoding="utf-8") == "no marks"
+    assert BEGIN in (Path(__file__).parents[1] / "docs" / "performance.md").read_text(encoding="utf-8")
 
 
 def test_the_command_fails_when_somebody_was_refused(
