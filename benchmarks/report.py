@@ -147,8 +147,7 @@ def markdown(book: Book, facts: Mapping[str, Any], settings: Mapping[str, Any]) 
         *_table(book.figures),
         "",
     ]
-    for found in book.refused:
-        lines.append(f"Refused: {found['contender']} ({found['work']}, {found['engine']}): {found['why']}")
+    lines += [f"Refused: {who['contender']} ({who['work']}, {who['engine']}): {who['why']}" for who in book.refused]
     lines += [f"{name}: {why}" for name, why in book.missing.items()]
     lines.append("Measured with: " + ", ".join(f"{name} {value}" for name, value in facts.items()) + ".")
     lines.append("Settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()) + ".")
