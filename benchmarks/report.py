@@ -162,7 +162,8 @@ def _table(figures: Sequence[Figure]) -> list[str]:
         rows.setdefault(figure.work, {}).setdefault(figure.contender, {})[figure.engine] = figure
     lines = ["| work | contender | " + " | ".join(engines) + " |", "|---|---|" + "---|" * len(engines)]
     for work, contenders in rows.items():
-        for number, (contender, found) in enumerate(contenders.items()):
+        floors_first = sorted(contenders.items(), key=lambda item: not item[0].startswith("plain"))
+        for number, (contender, found) in enumerate(floors_first):
             cells = [_cell(found[engine]) if engine in found else "" for engine in engines]
             lines.append("| " + " | ".join(["" if number else work, contender, *cells]) + " |")
     return lines
