@@ -10,6 +10,7 @@ import math
 import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -135,16 +136,15 @@ def run(ground: Ground, size: Size, book: Book, _peers: Mapping[str, Callable[[P
 def _of_rows(ground: Ground, rows: int, rounds: int, book: Book) -> dict[str, Outcome]:
     place = ground.place()
     fill(place, rows)
-    plain = PlainReports(place)
-    with RiskStore(place.url, clock=lambda: END, pool_size=THREADS) as store:
+    with (
+        closing(PlainReports(place)) as plain,
+        RiskStore(place.url, clock=lambda: END, pool_size=THREADS) as store,
+    ):
         started = time.perf_counter()
         store.roll_up()
         took = time.perf_counter() - started
         book.figures.append(Figure("roll-up", ground.label, f"store.roll_up(), {rows:,} rows", took, "s", None, [took]))
-        try:
-            found = _contests(plain, Reports(store), rounds)
-        finally:
-            plain.close()
+        found = _contests(plain, Reports(store), rounds)
     for work, (outcome, off) in found.items():
         label = f"{work}, {rows:,} rows"
         book.refuse(label, ground.label, outcome)
