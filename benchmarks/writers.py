@@ -1,139 +1,122 @@
-"""Records from several threads at once: the store, which shares commits, beside the plain driver, a connection each.
+"""W1 with many threads: each writes one enforcement and its lockout after another, for a fixed time.
 
-    python -m benchmarks.writers [--seconds 2]
-
-On an SQLite file with synchronous=FULL. Each contender writes a log row and a lockout in one transaction, durable
-before the next; they take turns in one run, and afterwards the rows are counted.
+A turn's length is fixed instead of its work, since contenders differ by more than ten times. So what is in the tables
+afterwards is compared with what each thread was told is there.
 """
 
 from __future__ import annotations
 
-import argparse
-import sqlite3
-import statistics
-import sys
-import tempfile
 import threading
 import time
-import uuid
-from collections.abc import Callable
-from contextlib import closing
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from itertools import count
 
-import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from benchmarks.contest import Contender, contest
+from benchmarks.enforcements import RECORD, entered
+from benchmarks.ours import Ours
+from benchmarks.peers import NAMES
+from benchmarks.places import Ground, Place, settle
+from benchmarks.plain import Plain
+from benchmarks.report import Book
+from benchmarks.rows import LOCKOUTS, LOG, as_logged, difference, read
+from benchmarks.sizes import Size
+from benchmarks.values import Event, events
+from benchmarks.way import Way, durability
 
-from benchmarks.__main__ import LOCK, LOG, EnforcementLog, Lockout, RiskStore
+__all__ = ["run"]
 
-ROUNDS = 3
-Record = Callable[[int], None]
-
-
-def of_plain_driver(file: Path) -> Record:
-    """A connection of this thread's own, waiting as long as it takes."""
-    plain = sqlite3.connect(file, isolation_level=None, timeout=60, check_same_thread=False)
-    plain.execute("PRAGMA synchronous = FULL")
-    log, lock = LOG.format(", ".join("?" * 10)), LOCK.format(", ".join("?" * 5))
-
-    def record(account: int) -> None:
-        now = str(datetime.now(UTC).replace(tzinfo=None))
-        plain.execute("BEGIN IMMEDIATE")
-        plain.execute(lock, (account, True, "loss", now, "RULE-003"))
-        plain.execute(log, (now, account, "RULE-003", "CLOSE_ALL", "loss", True, 145, uuid.uuid4().hex, 2, 1))
-        plain.execute("COMMIT")
-
-    return record
+FLOOR = "plain driver, a connection for each thread"
+A_THREADS = 10_000_000  # event numbers between one thread and the next
 
 
-def of_store(store: RiskStore) -> Record:
-    def record(account: int) -> None:
-        store.record(a_log(account), Lockout(account_id=account, is_locked=True, reason="loss", rule_id="RULE-003"))
-
-    return record
-
-
-def of_orm(engine: sa.Engine) -> Record:
-    """What an ORM invites to: a session, an add and a merge."""
-
-    def record(account: int) -> None:
-        lockout = Lockout(account_id=account, is_locked=True, reason="loss", rule_id="RULE-003")
-        with Session(engine) as session, session.begin():
-            session.add(a_log(account))
-            session.merge(lockout)
-
-    return record
-
-
-def a_log(account: int) -> EnforcementLog:
-    return EnforcementLog(
-        account_id=account,
-        rule_id="RULE-003",
-        action="CLOSE_ALL",
-        reason="loss",
-        success=True,
-        positions_closed=2,
-        orders_canceled=1,
-        execution_time_ms=145,
-        enforcement_id=uuid.uuid4().hex,
-    )
+def run(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Place], Way]]) -> None:
+    work = f"W1, {size.threads} threads"
+    orm = NAMES["sqlalchemy_orm"]
+    taking_part = peers if size.all_threaded else {name: peers[name] for name in peers if name == orm}
+    names = [FLOOR, RECORD, *taking_part]
+    with entered(ground, [Plain, Ours, *taking_part.values()]) as ways:
+        runs = [_Run(way, size) for way in ways]
+        outcome = contest(
+            [Contender(name, run.turn, run.check, run.before) for name, run in zip(names, runs, strict=True)],
+            size.thread_rounds,
+        )
+    book.refuse(work, ground.label, outcome)
+    book.add(work, ground.label, outcome, "events/s", lambda rate: rate, "rate")
+    book.add(f"{work}, p99", ground.label, outcome, "ms", lambda seconds: seconds * 1e3, "p99")
+    ours, naive = outcome.get(RECORD), outcome.get(orm)
+    if ours is None:
+        return
+    faster = ours.ratio_to(outcome.floor, "rate")
+    book.at_least(work, ground.label, f"{RECORD}: events/s, of {FLOOR}", 6 if ground.is_sqlite else 2, faster)
+    if naive is not None and ground.is_sqlite:
+        faster = ours.ratio_to(naive, "rate")
+        book.at_least(work, ground.label, f"{RECORD}: events/s, of {orm}", 15, faster)
+    if ground.is_sqlite:
+        book.at_most(work, ground.label, f"{RECORD}: p99, of {FLOOR}", 0.05, ours.ratio_to(outcome.floor, "p99"))
 
 
-def measure(make: Callable[[], Record], threads: int, seconds: float) -> tuple[float, float, int]:
-    """Records a second, the 99th percentile of one in ms, and how many there were."""
-    took: list[list[float]] = [[] for _ in range(threads)]
-    begin = threading.Barrier(threads + 1)
+class _Run:
+    """One contender's threads, and what they were told is written."""
 
-    def work(number: int) -> None:
-        record = make()
-        begin.wait()
-        end = time.perf_counter() + seconds
-        while (started := time.perf_counter()) < end:
-            record(number * 1000 + len(took[number]) % 1000 + 1)
-            took[number].append(time.perf_counter() - started)
+    def __init__(self, way: Way, size: Size) -> None:
+        self._way = way
+        self._size = size
+        self._written: list[list[Event]] = [[] for _ in range(size.threads)]
 
-    running = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
-    for thread in running:
-        thread.start()
-    begin.wait()
-    started = time.perf_counter()
-    for thread in running:
-        thread.join()
-    elapsed = time.perf_counter() - started
-    all_of_them = sorted(seconds for of_thread in took for seconds in of_thread)
-    return len(all_of_them) / elapsed, all_of_them[int(len(all_of_them) * 0.99)] * 1000, len(all_of_them)
+    def before(self, _number: int) -> None:
+        settle(self._way.place)
 
+    def turn(self, _number: int) -> Mapping[str, float]:
+        size = self._size
+        took: list[list[float]] = [[] for _ in range(size.threads)]
+        failed: list[BaseException] = []
+        ready = threading.Barrier(size.threads + 1)
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.writers", description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=2.0, help="how long each contender's turn is")
-    arguments = parser.parse_args()
-    print("| threads | contender | records/s | p99, ms | records/s against the plain driver |\n|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "risk.db"
-        with RiskStore(f"sqlite:///{file}", pool_size=40) as store, closing(sqlite3.connect(file)) as counter:
-            store.upgrade()
-            store.record(a_log(1))
-            makers: dict[str, Callable[[], Record]] = {
-                "plain driver, a connection each": lambda: of_plain_driver(file),
-                "store.record": lambda: of_store(store),
-                "ORM: add, merge, commit": lambda: of_orm(store.engine),
-            }
-            for threads in (1, 32):
-                found: dict[str, list[tuple[float, float]]] = {name: [] for name in makers}
-                for _ in range(ROUNDS):
-                    for name, make in makers.items():
-                        before = counter.execute("SELECT count(*) FROM enforcement_log").fetchone()[0]
-                        rate, p99, count = measure(make, threads, arguments.seconds)
-                        if counter.execute("SELECT count(*) FROM enforcement_log").fetchone()[0] - before != count:
-                            sys.exit(f"{name}: not every record is in the log")
-                        found[name].append((rate, p99))
-                floor = [rate for rate, _ in found["plain driver, a connection each"]]
-                for name, results in found.items():
-                    rate, p99 = (statistics.median(values) for values in zip(*results, strict=True))
-                    ratio = statistics.median(ours / plain for (ours, _), plain in zip(results, floor, strict=True))
-                    print(f"| {threads} | {name} | {rate:,.0f} | {p99:,.1f} | {ratio:.2f} |", flush=True)
+        def work(number: int) -> None:
+            written, own = self._written[number], took[number]
+            try:
+                way = self._way.of_thread()
+                ready.wait()
+                end = time.perf_counter() + size.seconds
+                for next_number in count(number * A_THREADS + len(written)):
+                    [event] = events(next_number, 1, account_id=1001 + number)
+                    started = time.perf_counter()
+                    if started >= end:
+                        break
+                    way.record(event)
+                    own.append(time.perf_counter() - started)
+                    written.append(event)
+                way.leave()
+            except BaseException as error:
+                failed.append(error)
+                ready.abort()
 
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(size.threads)]
+        for thread in threads:
+            thread.start()
+        with suppress(threading.BrokenBarrierError):  # what broke it is raised below
+            ready.wait()
+        started = time.perf_counter()
+        for thread in threads:
+            thread.join()
+        elapsed = time.perf_counter() - started
+        if failed:
+            raise next((error for error in failed if not isinstance(error, threading.BrokenBarrierError)), failed[0])
+        times = sorted(seconds for own in took for seconds in own)
+        return {"rate": len(times) / elapsed, "p99": times[int(len(times) * 0.99)]}
 
-if __name__ == "__main__":
-    main()
+    def check(self) -> str | None:
+        """Durability, and each event that a thread was told is written, and no other."""
+        place = self._way.place
+        written = sorted((event for own in self._written for event in own), key=lambda event: event.enforcement_id)
+        found = sorted(read(place, LOG), key=lambda row: str(row[LOG[1].index("enforcement_id")]))
+        last = [own[-1] for own in self._written if own]
+        locked = [
+            (event.account_id, True, event.reason, event.locked_until, event.rule_id, False, False) for event in last
+        ]
+        return (
+            durability(self._way)
+            or difference(found, map(as_logged, written))
+            or difference(read(place, LOCKOUTS), locked)
+        )

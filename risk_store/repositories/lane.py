@@ -5,7 +5,7 @@ SQLAlchemy's way from a statement and its parameters to the driver costs 70–10
 20 for the row itself (SQLite without the commit). Each event of an order and each enforcement would pay that. So a hot
 statement is compiled once, by public API, and sent as its SQL with converted values. The column types still check each
 value, errors are SQLAlchemy's as ever, and so are the events of the cursor (but not `before_execute`). What is left is
-printed by `python -m benchmarks.orders`.
+printed by `python -m benchmarks`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One finished enforcement in one statement, for PostgreSQL: one round trip, and a transaction of its own.
 
 A transaction of two statements takes four round trips; this one took 0.5 of its time with the plain driver
-(`docs/benchmarks.md`).
+(`docs/performance.md`).
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from glob import glob
@@ -90,8 +90,8 @@ class Server:
 
 
 @contextmanager
-def server() -> Iterator[Server]:
-    """Find or start a server; stop it afterwards if it was started here."""
+def server(settings: Mapping[str, str] = SETTINGS) -> Iterator[Server]:
+    """Find or start a server; stop it afterwards if it was started here. Binaries are started with `settings`."""
     mode = os.environ.get(PREFIX) or "auto"
     if mode not in ("auto", "url", "container", "binaries"):
         raise NoPostgres(f"{PREFIX} is {mode!r}; it can be auto, url, container or binaries")
@@ -103,7 +103,7 @@ def server() -> Iterator[Server]:
         if running is None and mode in ("auto", "container"):
             running = _from_docker(stack, tried, forced=mode == "container")
         if running is None and mode in ("auto", "binaries"):
-            running = _from_binaries(stack, tried)
+            running = _from_binaries(stack, tried, settings)
         if running is None:
             raise NoPostgres("\n  - ".join(["no PostgreSQL for the tests. Tried:", *tried]) + "\n" + WAYS_OUT)
         yield running
@@ -147,7 +147,7 @@ def _from_docker(stack: ExitStack, tried: list[str], *, forced: bool) -> Server 
     return None
 
 
-def _from_binaries(stack: ExitStack, tried: list[str]) -> Server | None:
+def _from_binaries(stack: ExitStack, tried: list[str], settings: Mapping[str, str]) -> Server | None:
     user = _unprivileged_user()
     temporary = tempfile.TemporaryDirectory(
         prefix="risk-store-postgres-", dir=_temporary_folder(user), ignore_cleanup_errors=True
@@ -166,7 +166,7 @@ def _from_binaries(stack: ExitStack, tried: list[str]) -> Server | None:
             tried.append(f"{origin}: {folder / 'postgres'} does not run")
             continue
         password = account.initialise(runnable)
-        port = account.start(runnable, stack)
+        port = account.start(runnable, stack, settings)
         return Server(
             f"postgresql://postgres:{password}@{HOST}:{port}/postgres",
             f"PostgreSQL {version} from {folder}" + (" as an unprivileged user" if user else ""),
@@ -278,14 +278,14 @@ class _Account:
             raise NoPostgres(f"initdb from {folder} failed:\n{answer.stderr}")
         return password
 
-    def start(self, folder: Path, stack: ExitStack) -> int:
+    def start(self, folder: Path, stack: ExitStack, settings: Mapping[str, str]) -> int:
         log = self.base / "log"
-        settings = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         for _ in range(5):
             with socket.socket() as probe:
                 probe.bind((HOST, 0))
                 port: int = probe.getsockname()[1]  # free now, though another process may still take it first
-            command = [str(folder / f"postgres{EXE}"), "-D", str(self.base / "data"), "-p", str(port), *settings]
+            command = [str(folder / f"postgres{EXE}"), "-D", str(self.base / "data"), "-p", str(port), *options]
             with log.open("wb") as output, warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: forking in a process that has threads
                 process = subprocess.Popen(

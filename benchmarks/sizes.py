@@ -1,0 +1,57 @@
+"""How much is done: the quick form for every day, the full one for the record, the tiniest for the tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["FULL", "QUICK", "TINY", "Size"]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Counts are of events or rows in one turn of one contender; there are `rounds` turns after one that warms up."""
+
+    rounds: int
+    events: int
+    """W1: enforcements, one transaction each."""
+    server_events: int
+    """The same for W1 and W3 on a server, where no number of them makes turns alike."""
+    threads: int
+    seconds: float
+    thread_rounds: int
+    all_threaded: bool
+    """W1 with threads: how long a turn is, how many there are, and whether every peer takes part."""
+    bulk: int
+    bulk_rounds: int
+    peer_bulk: int
+    """W2: rows in which the peers are compared, since some of them take ten times as long."""
+    orders: int
+    """W3: order events, one transaction each."""
+    batch: int
+    stops: int
+    others: int
+    """W4: orders beside the working stops, which no price may touch."""
+    log_rows: tuple[int, int]
+    """R1 to R4: the sizes of the log between which growth is told."""
+    report_rounds: int
+    working: int
+    """R5: working orders at start."""
+
+
+# SQLite brings its write-ahead log into the file about every thousand pages, in some commit or other: every 105 of W1's
+# or every 335 of W3's. Turns are as long as a few of those and a bit, so that each pays for as many.
+TINY = Size(
+    rounds=2, events=20, server_events=20, threads=4, seconds=0.05, thread_rounds=1, all_threaded=True, bulk=50,
+    bulk_rounds=1, peer_bulk=20, orders=20, batch=20, stops=20, others=20, log_rows=(2_000, 5_000), report_rounds=1,
+    working=20,
+)  # fmt: skip
+QUICK = Size(
+    rounds=5, events=220, server_events=100, threads=32, seconds=0.5, thread_rounds=3, all_threaded=False, bulk=50_000,
+    bulk_rounds=3, peer_bulk=2_000, orders=350, batch=500, stops=1_000, others=9_000, log_rows=(100_000, 1_000_000),
+    report_rounds=3, working=10_000,
+)  # fmt: skip
+FULL = Size(
+    rounds=15, events=430, server_events=300, threads=32, seconds=1.0, thread_rounds=5, all_threaded=True,
+    bulk=1_000_000, bulk_rounds=3, peer_bulk=60_000, orders=700, batch=500, stops=1_000, others=9_000,
+    log_rows=(1_000_000, 10_000_000), report_rounds=3, working=10_000,
+)  # fmt: skip
