@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-import queue
 import threading
 import time
 import uuid
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -59,8 +59,8 @@ SET_SESSION_TIMEOUTS = "SELECT set_config('lock_timeout', %s, false), set_config
 
 # Records of other threads that one commit may carry: with 32 threads the 99th percentile of a record is that of two.
 MOST_TOGETHER = 64
-# How long a record waits for one of the connections kept for records before it opens one more: they may be stuck.
-RECORDER_WAIT_S = 0.05
+# A connection kept for records is not used again when it was idle for longer (seconds).
+RECORDER_KEPT_S = 60.0
 
 # Rows of the log in one transaction of the roll-up's. An SQLite file has one writer: 2,000 rows keep it for some 20 ms.
 ROLLED_UP_AT_A_TIME = {True: 2_000, False: 20_000}
@@ -123,7 +123,7 @@ class RiskStore:
         self._queue = WriterQueue()
         self._writer: sa.Connection | None = None
         self._pool_size = pool_size
-        self._recorders = self._no_recorders()
+        self._recorders: deque[tuple[sa.Connection, float]] = deque()
         self._guard = threading.Lock()
         self._verdict: schema.SchemaStatus | None = None
         self._wal_is_set = not self._is_sqlite or self._in_memory
@@ -427,11 +427,8 @@ class RiskStore:
 
         The connection is not tested before: on one that died meanwhile the statement fails, and is tried again.
         """
-        try:
-            connection = self._recorders.get(timeout=RECORDER_WAIT_S)
-            kept = True
-        except queue.Empty:
-            connection, kept = None, False
+        recorders = self._recorders
+        connection = self._kept_recorder(recorders)
         try:
             with translated(self._url, self._engine.dialect.loaded_dbapi):
                 if connection is None:
@@ -442,14 +439,24 @@ class RiskStore:
         except BaseException:
             if connection is not None:
                 connection.close()
-                connection = None
             raise
-        finally:
-            if connection is not None and (self._closed or not kept):
+        if len(recorders) < self._pool_size:
+            recorders.append((connection, time.monotonic()))
+        else:
+            connection.close()
+        if self._closed or recorders is not self._recorders:
+            _close_all(recorders)  # who closed the store meanwhile has not seen this one
+
+    def _kept_recorder(self, recorders: deque[tuple[sa.Connection, float]]) -> sa.Connection | None:
+        """The one that was used last. Not one that nobody has used for a while: what lies between may have forgotten it
+        without a word, and finding that out takes all the time there is."""
+        with suppress(IndexError):
+            while True:
+                connection, used = recorders.pop()
+                if time.monotonic() - used < RECORDER_KEPT_S:
+                    return connection
                 connection.close()
-                connection = None
-            if kept:
-                self._recorders.put(connection)
+        return None
 
     def _open_recorder(self, deadline: float) -> sa.Connection:
         """A connection for single statements, each a transaction of its own, that the server ends in time too."""
@@ -467,20 +474,9 @@ class RiskStore:
             raise
         return connection
 
-    def _no_recorders(self) -> queue.LifoQueue[sa.Connection | None]:
-        """As many places for connections as the pool has; the one that was used last is used next."""
-        recorders: queue.LifoQueue[sa.Connection | None] = queue.LifoQueue()
-        for _ in range(max(1, self._pool_size)):
-            recorders.put(None)
-        return recorders
-
     def _drop_recorders(self) -> None:
-        dropped, self._recorders = self._recorders, self._no_recorders()
-        with suppress(queue.Empty):
-            while True:
-                connection = dropped.get_nowait()
-                if connection is not None:
-                    connection.close()
+        dropped, self._recorders = self._recorders, deque()
+        _close_all(dropped)
 
     @contextmanager
     def _connected(self, deadline: float, bounded: bool) -> Iterator[sa.Connection]:
@@ -561,7 +557,7 @@ class RiskStore:
             # The parent's connections are kept and never touched: to close one here would end what the parent does.
             self._of_parent = (self._engine.pool, self._readers.pool, self._writer, self._recorders)
             self._writer = None
-            self._recorders = self._no_recorders()
+            self._recorders = deque()
             self._engine.dispose(close=False)
             self._readers.dispose(close=False)
         self._queue = WriterQueue()
@@ -603,3 +599,9 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=_each(RiskStore._go_on_after_fork),
         after_in_child=_each(RiskStore._start_over_after_fork),
     )
+
+
+def _close_all(recorders: deque[tuple[sa.Connection, float]]) -> None:
+    with suppress(IndexError):
+        while True:
+            recorders.pop()[0].close()

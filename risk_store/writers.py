@@ -93,6 +93,8 @@ class WriterQueue:
             if place.settled or self._has_turn is place:
                 return  # at the last moment
             place.gone = True
+            if place in self._waiting:  # from here on nobody does its job
+                self._waiting.remove(place)
         raise StoreBusy(f"other writers of this process kept the store for {timeout_s:g} s")
 
     def take(self, place: Place, most: int) -> Sequence[Place]:

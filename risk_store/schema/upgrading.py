@@ -193,7 +193,7 @@ def upgrade(
 
     >>> report = upgrade("sqlite:///" + str(getfixture("tmp_path") / "risk.db"))
     >>> report.after, report.backup
-    ('0004', None)
+    ('0005', None)
     """
     url = url_of(database)
     work = Upgrade(
