@@ -99,6 +99,14 @@ def test_report_prints_three_tables_of_tab_separated_rows_when_piped(filled: str
     assert trend.splitlines()[0] == "date\tavg_time_ms\tenforcement_count"
 
 
+def test_roll_up_says_how_many_rows_it_took_and_changes_no_report(filled: str) -> None:
+    before = run("report", filled).stdout
+    assert run("roll-up", filled).stdout == "2 rows of the log rolled up\n"
+    assert run("roll-up", filled).stdout == "nothing new in the log\n"
+    assert json.loads(run("roll-up", filled, "--json").stdout)["rows"] == 0
+    assert run("report", filled).stdout == before
+
+
 @pytest.mark.parametrize("verb", ["report", "slow", "orders", "lockouts"])
 def test_each_reading_verb_prints_one_json_object_with_its_version(filled: str, verb: str) -> None:
     result = run(verb, filled, "--json")

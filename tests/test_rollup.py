@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from risk_store import EnforcementLog, InvalidValue, RiskStore, Thresholds
+from risk_store.aio import AsyncRiskStore
 from risk_store.columns import UtcInstant
 from risk_store.engines import open_engine, parse_url
 from risk_store.models import ROLLED_UP, ROLLUP
@@ -216,6 +217,15 @@ def test_pruning_takes_whole_old_days_out_of_the_log_and_counts_them_on(store_ur
         assert store.prune(NOW - 6 * DAY) == 0
 
 
+async def test_the_asynchronous_store_rolls_up_and_prunes_as_well(store_url: str) -> None:
+    url = store_url.replace("sqlite:", "sqlite+aiosqlite:").replace("+psycopg", "+asyncpg")
+    async with AsyncRiskStore(url) as store:
+        async with store.begin() as tx:
+            await tx.run(lambda plain: plain.enforcements.add_many([a_log(1, NOW - 9 * DAY), a_log(2)]))
+        assert await store.roll_up() == 2
+        assert await store.prune(NOW - DAY) == 1
+
+
 def test_pruned_days_cannot_be_asked_for_by_account() -> None:
     with pytest.raises(InvalidValue, match="include_pruned"):
         time_by_rule(account_id=1, include_pruned=True)
@@ -308,3 +318,40 @@ def test_rows_in_another_form_are_read_from_the_log_until_they_are_canonical(sto
         assert store.roll_up() == 1
         with store.read() as tx:
             assert tx.enforcements.time_by_rule(since=NOW - DAY)[0].enforcement_count == 4
+
+
+REPORTS: dict[str, Any] = {
+    "time by rule": time_by_rule(),
+    "time by rule, all": time_by_rule("all"),
+    "time by rule of one rule": time_by_rule(rule_id="R-1"),
+    "time by rule in a window": time_by_rule(since=NOW - 5 * DAY, until=NOW - DAY),
+    "daily trend": daily_trend(7, NOW),
+    "alert counts": alert_counts(),
+    "alert counts in a window": alert_counts(since=NOW - 5 * DAY),
+}
+
+
+@pytest.mark.parametrize("report", REPORTS)
+def test_a_report_finds_what_is_not_rolled_up_by_the_logs_key_and_its_window_by_its_time(
+    store_url: str, report: str
+) -> None:
+    with RiskStore(store_url) as store:
+        with store.begin() as tx:
+            tx.enforcements.add_many(a_log(n % 900, NOW - timedelta(minutes=5 * n), f"R-{n % 3}") for n in range(5_000))
+        store.roll_up()
+        sent: list[tuple[str, Any]] = []
+        with store.begin() as tx:
+            connection = tx.session.connection()
+            is_sqlite = connection.dialect.name == "sqlite"
+            if not is_sqlite:
+                connection.exec_driver_sql("ANALYZE enforcement_log")
+            sa.event.listen(connection, "before_cursor_execute", lambda *a: sent.append((a[2], a[3])))
+            connection.execute(REPORTS[report]).all()
+            sql, values = sent[0]
+            plan = str(connection.exec_driver_sql(f"EXPLAIN {'QUERY PLAN ' * is_sqlite}{sql}", values).all())
+    assert "pk_enforcement_log" in plan or "SEARCH enforcement_log USING INTEGER PRIMARY KEY" in plan
+    assert "SCAN enforcement_log'" not in plan
+    assert "enforcement_log USING AUTOMATIC" not in plan
+    assert "Seq Scan on enforcement_log " not in plan
+    if "window" in report or "trend" in report:
+        assert "idx_enforcement_timestamp" in plan
