@@ -8,6 +8,8 @@ Revision: 0005
 Revises: 0004
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic.util import CommandError
 
@@ -21,9 +23,9 @@ depends_on = None
 ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 INSTANT = sa.DateTime(timezone=True)
 
-RULE = [("rule_id", sa.Text()), ("succeeded", sa.Boolean())]
+RULE: list[tuple[str, Any]] = [("rule_id", sa.Text()), ("succeeded", sa.Boolean())]
 # table → (the key but for its last column, sums)
-TABLES: dict[str, tuple[list[tuple[str, sa.types.TypeEngine[object]]], list[str]]] = {
+TABLES: dict[str, tuple[list[tuple[str, Any]], list[str]]] = {
     "enforcement_hours": ([("hour", INSTANT), *RULE], ["enforcements", "total_ms"]),
     "enforcement_day_times": ([("day", sa.Date()), *RULE, ("ms", ID)], ["enforcements"]),
     "enforcement_times": ([*RULE, ("bucket", ID), ("ms", ID)], ["enforcements"]),
