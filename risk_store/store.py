@@ -251,7 +251,7 @@ class RiskStore:
     def roll_up(self, progress: Callable[[int], None] = lambda _count: None) -> int:
         """Rolls up what is new in the log, and returns how many rows that were: reports then need not read them.
 
-        Reports are right without it, and slower the more there is that is not rolled up (0.5 µs a row): call it when
+        Reports are right without it, and slower the more there is that is not rolled up: call it when
         the daemon has nothing to do, or `risk-store roll-up` by a timer. In transactions of some milliseconds each,
         between which others write; `progress` is told how many rows are done. Another one's work is waited for.
         """

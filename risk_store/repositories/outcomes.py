@@ -2,7 +2,7 @@
 
 The values are checked and converted before anybody waits for the database: whoever has the turn may then write the rows
 of other threads among its own (group commit) and runs no code of theirs. What the general way costs more (a
-transaction's repositories, SQLAlchemy's begin, commit and result) is 60–100 µs, beside 150 for the durable commit.
+transaction's repositories, SQLAlchemy's begin, commit and result) is printed by `python -m benchmarks --only W1`.
 SQLAlchemy's events of the cursor and of the connection (and `echo`) do not see it.
 """
 

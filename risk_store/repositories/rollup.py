@@ -62,8 +62,10 @@ class RollUpRepository(Repository):
         rows = {"before": before, "up_to": batch[-1].timestamp, "up_to_id": batch[-1].id}
         for statement in statements.COUNT_AS_PRUNED[self._engine]:
             self._connection.execute(statement, rows)
+        for statement in statements.FORGET_EMPTY_SINCE:
+            self._connection.execute(statement, {"since": batch[0].timestamp})
         for statement in statements.FORGET_EMPTY:
-            self._connection.execute(statement, {"since": batch[0].timestamp} if _takes(statement, "since") else {})
+            self._connection.execute(statement)
         runs = [tuple(run) for run in self._connection.execute(statements.OLD_RUNS, rows)]
         deleted = self._connection.execute(statements.DELETE_OLD, rows).rowcount
         for first, last in runs:
@@ -114,7 +116,3 @@ class RollUpRepository(Repository):
     @property
     def _engine(self) -> str:
         return self._dialect(EnforcementLog)
-
-
-def _takes(statement: Any, name: str) -> bool:
-    return name in statement.compile().params

@@ -1,7 +1,7 @@
 """One finished enforcement in one statement, for PostgreSQL: one round trip, and a transaction of its own.
 
-A transaction of two statements takes four round trips; this one took 0.5 of its time with the plain driver
-(`docs/performance.md`).
+A transaction of two statements takes four round trips. What either takes with the plain driver is printed by
+`python -m benchmarks --only W1`.
 """
 
 from __future__ import annotations

@@ -218,13 +218,15 @@ COUNT_AS_PRUNED = {
 DELETE_OLD = sa.delete(EnforcementLog.__table__).where(*_OLD)
 
 _SINCE = sa.bindparam("since", type_=LOG.timestamp.type)
-FORGET_EMPTY = [
+FORGET_EMPTY_SINCE = [
     sa.delete(HOURS).where(HOURS.c.enforcements == 0, HOURS.c.hour >= utc_hour(_SINCE)),
     sa.delete(DAY_TIMES).where(DAY_TIMES.c.enforcements == 0, DAY_TIMES.c.day >= utc_date(_SINCE)),
+]
+FORGET_EMPTY = [
     sa.delete(TIMES).where(TIMES.c.enforcements == 0),
     sa.delete(BUCKETS).where(BUCKETS.c.enforcements == 0),
 ]
-"""What counts nothing any more. ``since``: where the batch began."""
+"""What counts nothing any more. Parameter of the first two: ``since``, where the batch began."""
 
 # Reading --------------------------------------------------------------------------------------------------------------
 
@@ -288,25 +290,15 @@ class Filters:
 def times_of(filters: Filters) -> Any:
     """How often each time occurred: rule_id, ms and n, a time of a rule perhaps more than once."""
     whole = filters.whole(DAY)
-    scanned = _scanned(filters)
     if filters.account_id is not None or whole is None:
-        return scanned
-    if not filters.has_window:
-        rolled = sa.select(TIMES.c.rule_id, TIMES.c.ms, TIMES.c.enforcements.label("n")).where(
-            *filters.of_rollup(TIMES)
-        )
-        return sa.union_all(rolled, not_rolled_up_times(filters)).subquery("all_times").select()
-    rolled = sa.select(DAY_TIMES.c.rule_id, DAY_TIMES.c.ms, DAY_TIMES.c.enforcements.label("n")).where(
-        *filters.of_rollup(DAY_TIMES), *_between(DAY_TIMES.c.day, *(None if at is None else at.date() for at in whole))
+        return _counted(filters.of_log())
+    table = DAY_TIMES if filters.has_window else TIMES
+    days = _between(table.c.day, *(None if at is None else at.date() for at in whole)) if filters.has_window else []
+    rolled = sa.select(table.c.rule_id, table.c.ms, table.c.enforcements.label("n")).where(
+        *filters.of_rollup(table), *days
     )
-    rest = not_rolled_up_times(filters)
-    edges = [
-        sa.select(LOG.rule_id, _MS.label("ms"), sa.func.count().label("n"))
-        .where(*edge, *_of_rolled_up_row(filters))
-        .group_by(LOG.rule_id, _MS)
-        for edge in _edges(filters, whole)
-    ]
-    return sa.union_all(rolled, rest, *edges).subquery("all_times").select()
+    edges = [_counted([*edge, *_of_rolled_up_row(filters)]) for edge in _edges(filters, whole)]
+    return sa.union_all(rolled, not_rolled_up_times(filters), *edges).subquery("all_times").select()
 
 
 def not_rolled_up_times(filters: Filters) -> sa.Select[Any]:
@@ -337,9 +329,9 @@ def trend_of(filters: Filters) -> Any:
     return sa.union_all(rolled, rest, *edges).subquery("all_days").select()
 
 
-def _scanned(filters: Filters) -> sa.Select[Any]:
-    counted = sa.select(LOG.rule_id, _MS.label("ms"), sa.func.count().label("n"))
-    return counted.where(*filters.of_log()).group_by(LOG.rule_id, _MS)
+def _counted(rows: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any]:
+    """How often each time occurred among the log rows that fulfil the conditions, read one by one."""
+    return sa.select(LOG.rule_id, _MS.label("ms"), sa.func.count().label("n")).where(*rows).group_by(LOG.rule_id, _MS)
 
 
 def _edges(filters: Filters, whole: tuple[datetime | None, datetime | None]) -> list[list[sa.ColumnElement[bool]]]:
