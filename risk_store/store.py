@@ -395,7 +395,7 @@ class RiskStore:
     def _write_together(self, place: Place, deadline: float) -> None:
         """This thread's rows, and those of the threads that wait behind it, in one transaction: one fsync for all.
 
-        By the driver's cursor: SQLAlchemy's begin, commit and statements cost about as much as the fsync. The others
+        By the driver's cursor: SQLAlchemy's begin, commit and statements cost more than the rows. The others
         are taken along only when the file is ours, so that none waits longer than it would have; they know of nothing
         until `place` is committed.
         """
