@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-__all__ = ["among", "as_parameter", "by_dialect"]
+__all__ = ["among", "as_parameter", "by_dialect", "key_of"]
 
 S = TypeVar("S")
 
@@ -34,6 +34,19 @@ def by_dialect(build: Callable[[str], S]) -> dict[str, S]:
 def among(column: sa.ColumnElement[Any], dialect: str) -> sa.ColumnElement[bool]:
     """A condition: `column` is among the parameter ``ids``."""
     return column.in_(_EACH[dialect])
+
+
+def key_of(table: sa.Table, insert: Any) -> dict[str, Any]:
+    """What an ``ON CONFLICT`` of a dialect's `insert` names: the table's primary key, as SQLAlchemy's keyword.
+
+    On PostgreSQL by its name, since on a distributed one the key is wider: (id, account_id) instead of (id).
+
+    >>> from risk_store.models import Order
+    >>> print(list(key_of(Order.__table__, postgresql.insert)), list(key_of(Order.__table__, sa.dialects.sqlite.insert)))
+    ['constraint'] ['index_elements']
+    """
+    key = table.primary_key
+    return {"constraint": key} if insert is postgresql.insert else {"index_elements": list(key.columns)}
 
 
 def as_parameter(ids: Iterable[int]) -> str:

@@ -14,7 +14,7 @@ from risk_store.columns import instant_of
 from risk_store.models import Order
 from risk_store.statements import arguments
 from risk_store.statements.confirmation import confirm, mark_unconfirmed
-from risk_store.statements.ids import among, by_dialect
+from risk_store.statements.ids import among, by_dialect, key_of
 
 __all__ = [
     "APPLY_IN_PLACE",
@@ -61,7 +61,7 @@ def _save_order(insert: Any) -> Any:
     row, new = ORDERS.c, statement.excluded
     grown = sa.and_(new.filled_size > row.filled_size, new.filled_size <= row.size)
     return statement.on_conflict_do_update(
-        index_elements=[row.id],
+        **key_of(ORDERS, insert),
         set_={
             **{name: sa.func.coalesce(row[name], new[name]) for name in FILLABLE},
             "filled_size": sa.case((grown, new.filled_size), else_=row.filled_size),
@@ -199,7 +199,7 @@ def _apply_new(insert: Any, in_place: bool = False) -> Any:
             {name: value for name, value in values.items() if name not in _INDEXED},
             sa.and_(*same, changed),
         )
-    return statement.on_conflict_do_update(index_elements=[ORDERS.c.id], set_=values, where=changed)
+    return statement.on_conflict_do_update(**key_of(ORDERS, insert), set_=values, where=changed)
 
 
 APPLY_NEW = {"sqlite": _apply_new(sqlite.insert), "postgresql": _apply_new(postgresql.insert)}

@@ -11,7 +11,7 @@ from risk_store.columns import instant_of
 from risk_store.models import ClosedPosition, Position
 from risk_store.statements import arguments
 from risk_store.statements.confirmation import confirm, mark_unconfirmed
-from risk_store.statements.ids import among, by_dialect
+from risk_store.statements.ids import among, by_dialect, key_of
 
 __all__ = [
     "CLOSED_LIKE",
@@ -47,7 +47,7 @@ def _save_position(insert: Any) -> Any:
     statement = insert(POSITIONS)
     # Not the account: a position never moves to another one, and on a distributed PostgreSQL its row could not.
     set_ = {c.name: statement.excluded[c.name] for c in POSITIONS.columns if c.name not in ("id", "account_id")}
-    return statement.on_conflict_do_update(index_elements=[POSITIONS.c.id], set_=set_)
+    return statement.on_conflict_do_update(**key_of(POSITIONS, insert), set_=set_)
 
 
 SAVE_POSITION = {"sqlite": _save_position(sqlite.insert), "postgresql": _save_position(postgresql.insert)}
@@ -84,7 +84,7 @@ CLOSED_LIKE = sa.select(ClosedPosition).where(
 def _note_closed(insert: Any) -> Any:
     statement = insert(CLOSED)
     return statement.on_conflict_do_update(
-        index_elements=[CLOSED.c.id],
+        **key_of(CLOSED, insert),
         set_={
             "created_at": sa.func.coalesce(statement.excluded.created_at, CLOSED.c.created_at),
             "closed_at": statement.excluded.closed_at,
