@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from alembic import context
 from risk_store.engines import (
+    MIGRATION_LOCK,
     MIGRATION_LOCK_TIMEOUT_S,
     database_file,
     display_url,
@@ -30,8 +31,6 @@ from risk_store.errors import RiskStoreError, SchemaMismatch
 from risk_store.models import Base
 from risk_store.schema import VERSION_TABLE, LegacyChoices, Upgrade, inspect_schema
 
-# Any constant of 64 bits that no other program uses for its own advisory lock: "riskstor" in ASCII.
-ADVISORY_LOCK = int.from_bytes(b"riskstor", "big")
 # Behind a long transaction DDL would queue, and everything else behind it: better to fail than to stall trading.
 DDL_LOCK_TIMEOUT = "5s"
 STATEMENT_TIMEOUT = "30min"
@@ -165,9 +164,11 @@ def _lock_statements(dialect: str) -> list[str]:
     return [
         f"SET LOCAL lock_timeout = '{int(MIGRATION_LOCK_TIMEOUT_S)}s'",
         # Transaction level: gone with the transaction, also when this process is killed or a pooler is in between.
-        f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})",
+        f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})",
         f"SET LOCAL lock_timeout = '{DDL_LOCK_TIMEOUT}'",
         f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'",
+        # For a distributed one, which else refuses several changes of its shards in one transaction; no other knows it.
+        "SET LOCAL citus.multi_shard_modify_mode TO 'sequential'",
     ]
 
 

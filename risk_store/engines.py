@@ -56,6 +56,8 @@ changing the schema (the only one that may create a file)."""
 BUSY_TIMEOUT_S = 30.0  # SQLite's wait for a writer in another process: 0 of 800 transactions "locked" (testing.md 6)
 CONNECT_TIMEOUT_S = 10  # libpq waits for a silent host for ever
 MIGRATION_LOCK_TIMEOUT_S = 120.0  # how long one migration waits for another one to end
+# PostgreSQL: any constant of 64 bits that no other program uses for its own advisory lock: "riskstor" in ASCII.
+MIGRATION_LOCK = int.from_bytes(b"riskstor", "big")
 
 # What a URL's query may show, and of what it may show the name: nothing else, since drivers take passwords there too.
 _SHOWN_QUERY = {"host", "port", "dbname", "mode", "sslmode", "application_name", "connect_timeout", "options"}

@@ -22,7 +22,12 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(params=ENGINES)
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a database at head, of this test's own, on each engine."""
-    if request.param == "postgresql":
+    return url_on(request.param, request, tmp_path)
+
+
+def url_on(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new one on SQLite, or by one of the drivers of PostgreSQL."""
+    if engine.startswith("postgresql"):
         return str(request.getfixturevalue("postgres_store_url"))
     shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "risk.db")
     return f"sqlite:///{tmp_path / 'risk.db'}"
