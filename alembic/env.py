@@ -30,6 +30,7 @@ from risk_store.engines import (
 from risk_store.errors import RiskStoreError, SchemaMismatch
 from risk_store.models import Base
 from risk_store.schema import VERSION_TABLE, LegacyChoices, Upgrade, inspect_schema
+from risk_store.sharding import widened_keys
 
 # Behind a long transaction DDL would queue, and everything else behind it: better to fail than to stall trading.
 DDL_LOCK_TIMEOUT = "5s"
@@ -186,6 +187,11 @@ def _is_ours(found: object, _name: str | None, _type: str, reflected: bool, comp
     """`check` speaks of what the models name: a user's own tables, columns and indexes are none of its business."""
     if isinstance(found, sa.Column) and found.primary_key and isinstance(compare_to, sa.Column) and compare_to.nullable:
         return False  # v1 declared its keys without NOT NULL; only SQLite reports a key like that
+    if isinstance(found, sa.Index) and isinstance(compare_to, sa.Index) and not reflected:
+        # Distributed, a unique index has the account added (risk_store.sharding): that is the same one.
+        widened = dict(widened_keys(found.table)) if found.table is not None else {}
+        if widened.get(str(found.name)) == [column.name for column in compare_to.columns]:
+            return False
     return not (reflected and compare_to is None)
 
 

@@ -1,6 +1,5 @@
 """What the contract suite runs on: a plain SQLAlchemy session on each engine, and a clock that stands still."""
 
-import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -56,20 +55,16 @@ def shared_postgres(postgres_server: Server, postgres_template: str) -> Iterator
 @pytest.fixture(params=with_citus(*ENGINES))
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a database at head, of this test's own, on each engine and distributed over a cluster."""
-    if request.param == "citus":
-        return str(request.getfixturevalue("citus_store_url"))
     return url_on(request.param, request, tmp_path)
 
 
 @pytest.fixture(params=with_citus("sqlite", "postgresql"))
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
     """A database at head, on each engine. What is committed to it may be seen by other tests."""
-    if request.param == "citus":
-        url = request.getfixturevalue("citus_store_url")
-    elif request.param == "postgresql":
+    if request.param == "postgresql":
         url = request.getfixturevalue("shared_postgres")
     else:
-        url = f"sqlite:///{shutil.copy(request.getfixturevalue('sqlite_template'), tmp_path / 'risk.db')}"
+        url = url_on(request.param, request, tmp_path)
     opened = open_engine(parse_url(url), "store")
     yield opened
     opened.dispose()

@@ -45,6 +45,7 @@ CITUS_SETTINGS = SETTINGS | {
     "max_connections": "200",
     "max_worker_processes": "32",
     "citus.node_conninfo": "sslmode=disable",
+    "synchronous_commit": "on",  # a commit is with the system when it returns: it outlives a server that is killed
 }
 
 
@@ -87,6 +88,8 @@ class Node:
     account: Account
     folder: Path
     password: str
+    stack: ExitStack
+    """The cluster's, with which it ends."""
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
 
@@ -94,8 +97,10 @@ class Node:
     def url(self) -> str:
         return f"postgresql://postgres:{self.password}@{HOST}:{self.port}/"
 
-    def start(self, stack: ExitStack) -> None:
-        self.port, self.process = self.account.start(self.folder, stack, CITUS_SETTINGS, self.port)
+    def start(self) -> None:
+        """Also again, where it was before."""
+        (self.account.base / "data" / "postmaster.pid").unlink(missing_ok=True)  # of one that was killed
+        self.port, self.process = self.account.start(self.folder, self.stack, CITUS_SETTINGS, self.port)
 
     def kill(self) -> None:
         """As a machine that is gone: all of its processes at once, with nothing said to anybody."""
@@ -156,8 +161,8 @@ def _from_binaries(stack: ExitStack, folder: Path, told: str) -> Cluster:
         account.base.mkdir(mode=0o700)
         account.own(account.base)
         account.initialise(folder, password)
-        nodes.append(Node(account, folder, password))
-        nodes[-1].start(stack)
+        nodes.append(Node(account, folder, password, stack))
+        nodes[-1].start()
     for node in nodes:
         _prepare(node.url, password)
     coordinator, *workers = nodes
