@@ -199,6 +199,25 @@ _OLD = [
     is_rolled_up(LOG.id),
 ]
 
+
+def end_of_days(before: datetime) -> datetime:
+    """The end of the whole UTC days that end by `before`. Raises InvalidValue for what is no aware instant."""
+    return _floor(arguments.instant("before", before), DAY)
+
+
+_BEFORE = sa.bindparam("before", type_=LOG.timestamp.type)
+PRUNABLE = {
+    dialect: sa.select(
+        sa.func.count().filter(plain).label("rows"),
+        sa.func.min(LOG.timestamp).filter(plain).label("first"),
+        sa.func.max(LOG.timestamp).filter(plain).label("last"),
+        sa.func.count().filter(sa.not_(plain)).label("in_another_form"),
+    ).where(LOG.timestamp < _BEFORE)
+    for dialect in BY_DIALECT
+    for plain in [is_plain(dialect)]
+}
+"""What `prune` would remove: how many rows, of when, and how many of as old a text it would leave."""
+
 OLDEST = (
     sa.select(LOG.timestamp, LOG.id).where(_OLD[0], is_rolled_up(LOG.id)).order_by(LOG.timestamp, LOG.id).limit(_LIMIT)
 )
