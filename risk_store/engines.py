@@ -51,7 +51,7 @@ logger = logging.getLogger("risk_store.engines")
 
 Purpose = Literal["store", "read", "watch", "look", "migrate"]
 """What an engine is opened for: the store's own work; reading only; reading again and again beside a daemon that must
-not feel it; one look at a database in whatever state it is; changing the schema (the only one that may create a file)."""
+not feel it; one look at a database in whatever state it is; changing the schema (the only one that may make a file)."""
 
 READING = ("read", "watch", "look")
 """The purposes that never write."""
