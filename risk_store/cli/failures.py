@@ -12,10 +12,9 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import quote, quote_plus
 
 from risk_store.cli import render
+from risk_store.cli.exit_codes import FAILURE, NOT_CURRENT, QUESTION, USAGE
 
-__all__ = ["ALERTS", "FAILURE", "INTERRUPTED", "NOT_CURRENT", "QUESTION", "USAGE", "UsageError", "may_be_url", "tell"]
-
-FAILURE, USAGE, NOT_CURRENT, QUESTION, ALERTS, INTERRUPTED = 1, 2, 3, 4, 5, 130
+__all__ = ["UsageError", "may_be_url", "tell"]
 
 
 class UsageError(Exception):
