@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from risk_store.alerts import AlertLevel, Thresholds
 from risk_store.texts import visible
 
-__all__ = ["count", "day_and_time", "level_of", "milliseconds", "price", "share", "span", "text", "time_of_day"]
+__all__ = ["count", "day_and_time", "milliseconds", "price", "share", "span", "text", "time_of_day"]
 
 NOTHING = "–"
 _LONGEST = 300  # characters of a reason on the page; the CSV has it whole
@@ -98,15 +97,3 @@ def day_and_time(at: Any) -> str:
     'Wed 4 Nov 11:37:16'
     """
     return f"{at:%a} {at.day} {at:%b %H:%M:%S}" if isinstance(at, datetime) else text(at)
-
-
-def level_of(ms: float | None, thresholds: Thresholds) -> AlertLevel | None:
-    """The alert level of a time, also of one that an old daemon stored with its fraction.
-
-    >>> level_of(500.5, Thresholds()).value
-    'WARNING'
-    """
-    if ms is None:
-        return None
-    over = [level for level in AlertLevel if ms > thresholds.limit(level)]
-    return over[-1] if over else None

@@ -58,6 +58,10 @@ class WatchRepository(Repository):
         """How many rows the log has."""
         return int(self._connection.execute(statements.COUNT_OF_LOG).scalar_one())
 
+    def count_over(self, after: int) -> int:
+        """How many of them have an id over `after`."""
+        return int(self._connection.execute(statements.COUNT_OVER, {"after": after}).scalar_one())
+
     def since(self, since: datetime, account_id: int | None = None) -> Iterator[Time]:
         """The times of the log rows that began at `since` or later."""
         return self._times(statements.times_since(since, account_id))

@@ -22,6 +22,7 @@ from risk_store.statements.rollup import COUNT_OF_LOG
 
 __all__ = [
     "COUNT_OF_LOG",
+    "COUNT_OVER",
     "ENDS",
     "IS_DISTRIBUTED",
     "LATE_TIMES",
@@ -60,6 +61,14 @@ def times_since(since: datetime, account_id: int | None = None) -> sa.Select[Any
     """
     times: sa.Select[Any] = _TIMES.where(*log_filters(account_id, since=since))
     return times
+
+
+COUNT_OVER = (
+    sa.select(sa.func.count())
+    .select_from(EnforcementLog.__table__)
+    .where(LOG.id > sa.bindparam("after", type_=LOG.id.type))
+)
+"""How many rows have an id over ``after``."""
 
 
 def _by_account(rows: sa.Select[Any]) -> dict[bool, sa.Select[Any]]:
