@@ -49,7 +49,6 @@ __all__ = [
     "storable_text",
     "utc_date",
     "utc_hour",
-    "utc_second",
     "within",
 ]
 
@@ -527,28 +526,6 @@ def _utc_hour_sqlite(element: utc_hour, compiler: Any, **kw: Any) -> str:
     return f"(substr({compiler.process(element.clauses, **kw)}, 1, 13) || ':00:00')"
 
 
-class utc_second(FunctionElement[int]):  # noqa: N801 (it reads as a SQL function)
-    """An instant column as whole seconds since 1970, rounded down; NULL where it cannot be read.
-
-    >>> print(utc_second(sa.column("timestamp", UtcInstant())).compile(dialect=sa.dialects.postgresql.dialect()))
-    CAST(floor(EXTRACT(epoch FROM timestamp)) AS BIGINT)
-    """
-
-    type = Int64()
-    inherit_cache = True
-    name = "utc_second"
-
-
-@compiles(utc_second)
-def _utc_second(element: utc_second, compiler: Any, **kw: Any) -> str:
-    return f"CAST(floor(EXTRACT(epoch FROM {compiler.process(element.clauses, **kw)})) AS BIGINT)"
-
-
-@compiles(utc_second, "sqlite")
-def _utc_second_sqlite(element: utc_second, compiler: Any, **kw: Any) -> str:
-    return f"CAST(strftime('%s', {_instant_on_sqlite(compiler.process(element.clauses, **kw))}) AS INTEGER)"
-
-
 class rounded_money(FunctionElement[float]):  # noqa: N801 (it reads as a SQL function)
     """A sum of amounts rounded to a millionth: what was added and taken away again leaves nothing behind.
 
@@ -668,10 +645,7 @@ def _instant_of(element: instant_of, compiler: Any, **kw: Any) -> str:
 
 @compiles(instant_of, "sqlite")
 def _instant_of_sqlite(element: instant_of, compiler: Any, **kw: Any) -> str:
-    return _instant_on_sqlite(compiler.process(element.clauses, **kw))
-
-
-def _instant_on_sqlite(column: str) -> str:
+    column = compiler.process(element.clauses, **kw)
     # Days up to the 28th exist in every month: what has one of them need not be asked of the calendar.
     return f"""CASE WHEN ({column} GLOB '{_PLAIN}' AND length(CAST({column} AS BLOB)) = 19
         OR {column} GLOB '{_PLAIN}.[0-9][0-9][0-9][0-9][0-9][0-9]' AND length(CAST({column} AS BLOB)) = 26)

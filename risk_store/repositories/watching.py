@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from risk_store.columns import UtcInstant
 from risk_store.models import EnforcementLog
 from risk_store.models.enforcement import SLOW_INDEX_ABOVE_MS
 from risk_store.repositories.base import Repository
@@ -63,12 +64,13 @@ class WatchRepository(Repository):
         return int(self._connection.execute(statements.COUNT_OVER, {"after": after}).scalar_one())
 
     def since(self, since: datetime, account_id: int | None = None) -> Iterator[Time]:
-        """The times of the log rows that began at `since` or later."""
-        return self._times(statements.times_since(since, account_id))
+        """The times of the log rows that began at `since` or later, and perhaps of some before."""
+        return self._times(statements.times_since(self._dialect(EnforcementLog), since, account_id))
 
     def new(self, after: int, account_id: int | None = None) -> Iterator[Time]:
         """Those with an id over `after`."""
-        return self._times(statements.NEW_TIMES[account_id is not None], after=after, account_id=account_id)
+        new = statements.NEW_TIMES[self._dialect(EnforcementLog)][account_id is not None]
+        return self._times(new, after=after, account_id=account_id)
 
     def late(self, ids: Sequence[int], account_id: int | None = None) -> Iterator[Time]:
         """Those of `ids` that are there now."""
@@ -90,9 +92,35 @@ class WatchRepository(Repository):
 
     def _times(self, rows: sa.Select[Any], **parameters: object) -> Iterator[Time]:
         found = self._connection.execution_options(yield_per=_AT_A_TIME).execute(rows, parameters)
-        for id_, second, rule, success, ms in found:
+        second_of = _Seconds()
+        for id_, began, rule, success, ms in found:
+            second = began if isinstance(began, int) else second_of(began)
             yield Time(id_, second, str(rule), success == 1, None if ms is None else float(ms))
 
     @property
     def _connection(self) -> sa.Connection:
         return self._lane.connection(EnforcementLog)
+
+
+class _Seconds:
+    """Seconds since 1970 from an instant as SQLite stores it.
+
+    Most rows share their minute with others, and of canonical text what differs is two digits.
+    """
+
+    def __init__(self) -> None:
+        self._minutes: dict[str, int | None] = {}
+
+    def __call__(self, stored: object) -> int | None:
+        if not isinstance(stored, str) or not (len(stored) == 19 or (len(stored) == 26 and stored[20:].isdecimal())):
+            return _second(stored)
+        minute, second = stored[:16], stored[17:19]
+        if minute not in self._minutes:
+            self._minutes[minute] = _second(minute + ":00")
+        begins = self._minutes[minute]
+        return begins + int(second) if begins is not None and second.isdecimal() else _second(stored)
+
+
+def _second(stored: object) -> int | None:
+    instant = UtcInstant().read(stored)
+    return int(instant.timestamp() // 1) if isinstance(instant, datetime) else None
