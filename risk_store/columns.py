@@ -607,11 +607,16 @@ def _key_on_sqlite(column: str) -> str:
 
 
 class is_no_canonical_instant(FunctionElement[bool]):  # noqa: N801 (it reads as a SQL function)
-    """Whether an instant column holds anything but NULL and the canonical text. For SQLite only."""
+    """Whether an instant column holds anything but NULL and the canonical text: never on PostgreSQL."""
 
     type = sa.Boolean()
     inherit_cache = True
     name = "is_no_canonical_instant"
+
+
+@compiles(is_no_canonical_instant)
+def _is_no_canonical_instant_on_a_server(*_: Any, **__: Any) -> str:
+    return "false"
 
 
 @compiles(is_no_canonical_instant, "sqlite")

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from risk_store.columns import CheckedType
 from risk_store.errors import InvalidValue, StoreClosed
 from risk_store.models import Base
+from risk_store.sharding import is_distributed
 
 __all__ = ["Compiled", "Lane", "Prepared", "encoder"]
 
@@ -147,6 +148,10 @@ class Lane:
     def dialect(self, model: type[Base]) -> sa.Dialect:
         """Of the database in which `model` lives."""
         return self._given.get_bind(model).dialect if isinstance(self._given, Session) else self._bind().dialect
+
+    def is_distributed(self, model: type[Base]) -> bool:
+        """Whether the store's tables are sharded by account over a Citus cluster."""
+        return self.dialect(model).name == "postgresql" and is_distributed(self.connection(model))
 
     def finish(self) -> None:
         """Commits by the Session, if there is one: with what is pending, and whatever its listeners add to it."""
