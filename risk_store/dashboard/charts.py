@@ -156,7 +156,9 @@ def _band_and_median(buckets: Sequence[ChartBucket], axis: _Axis) -> Iterator[st
     def points(run: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
         return [(_x(index, len(buckets)), axis.y(ms)) for index, ms in run]
 
-    for medians, uppers in zip(_runs([b.p50 for b in buckets]), _runs([b.p95 for b in buckets]), strict=True):
+    median50 = [bucket.p50 if bucket.p95 is not None else None for bucket in buckets]
+    upper95 = [bucket.p95 if bucket.p50 is not None else None for bucket in buckets]
+    for medians, uppers in zip(_runs(median50), _runs(upper95), strict=True):
         median, upper = points(medians), points(uppers)
         if len(median) > 1:
             around = " ".join(f"{_number(x)},{_number(y)}" for x, y in [*upper, *reversed(median)])

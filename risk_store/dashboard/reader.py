@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,7 +24,7 @@ from sqlalchemy.engine import URL
 from risk_store.alerts import Thresholds
 from risk_store.dashboard.snapshot import DAY_S, Facts, Parts, Snapshot, summed_up, window_from
 from risk_store.dashboard.view import View
-from risk_store.dashboard.window import LogWindow
+from risk_store.dashboard.window import Arrivals, LogWindow
 from risk_store.deadlines import answered_by, cut_off_at
 from risk_store.engines import database_file, open_engine, parse_url, sync_url, translated
 from risk_store.errors import InvalidValue, RiskStoreError, StoreBusy, StoreClosed, StoreUnavailable
@@ -102,8 +102,8 @@ class Reader:
         self._version: str | None = None
         self._windows: OrderedDict[int | None, tuple[LogWindow, Parts]] = OrderedDict()
         self._first: int | None = None
+        self._arrivals: Arrivals | None = None
         self._total = 0
-        self._counted_up_to = 0
         self._looks: OrderedDict[View, tuple[tuple[str | None, datetime], Look]] = OrderedDict()
         self._told: str | None = None
 
@@ -205,12 +205,8 @@ class Reader:
 
     def _read(self, tx: Transaction, connection: sa.Connection, view: View, now: datetime) -> Snapshot:
         self._check_schema(connection)
-        first, last = tx.watch.ends()
-        if first != self._first:
-            self._forget()  # rows were pruned, or it is another log
-            self._first = first
-        self._count(tx, last or 0)
-        window, parts = self._window(tx, view, now, last or 0)
+        self._arrived(tx, now.timestamp())
+        window, parts = self._window(tx, view, now)
         slow = tx.watch.newest_slow(
             view.slow, SLOW_ON_PAGE + 1, view.before, account_id=view.account, rule_id=view.rule
         )
@@ -239,30 +235,32 @@ class Reader:
                 raise _NotCurrent(self._schema)
             self._version = _version(connection)
 
-    def _count(self, tx: Transaction, last: int) -> None:
-        """How many rows the log has: counted once, and from then on by those that are new."""
-        if self._counted_up_to == 0:
+    def _arrived(self, tx: Transaction, now: float) -> None:
+        """What is new of the log, for all windows in memory."""
+        first, last = tx.watch.ends()
+        if self._arrivals is None or first != self._first or (last or 0) < self._arrivals.last:
+            self._forget()  # the first look; or rows were pruned, or it is another log
+            self._first, self._arrivals = first, Arrivals(last or 0)
             self._total = tx.watch.count()
-        elif last > self._counted_up_to:
-            self._total += tx.watch.count_over(self._counted_up_to)
-        self._counted_up_to = last
+            return
+        came = list(tx.watch.new(self._arrivals.last)) if last != self._arrivals.last else []
+        if missing := self._arrivals.missing(now):
+            came += tx.watch.late(missing)
+        self._arrivals.note([time.id for time in came], now)
+        self._total += len(came)
+        for window, _ in self._windows.values():
+            window.add(came, now)
 
-    def _window(self, tx: Transaction, view: View, now: datetime, last: int) -> tuple[LogWindow, Parts]:
-        """The times of the view's days and accounts: what is in memory, and what is new of it."""
+    def _window(self, tx: Transaction, view: View, now: datetime) -> tuple[LogWindow, Parts]:
+        """The times of the view's days and account: those in memory, or read now."""
         seconds = now.timestamp()
         since = min(window_from(seconds, view.days), int(seconds) - DAY_S)
         kept = self._windows.get(view.account)
         if kept is None or kept[0].since > since:
-            window, parts = LogWindow(since), Parts()
-            at = datetime.fromtimestamp(window.since, UTC)
-            window.fill(tx.watch.since(at, view.account), last, seconds)
-            kept = self._windows[view.account] = (window, parts)
-        else:
-            window = kept[0]
-            window.add_new(tx.watch.new(window.last, view.account), seconds)
-            if missing := window.missing(seconds):
-                window.add_late(tx.watch.late(missing, view.account), seconds)
-            window.forget_before(int((now - timedelta(days=_MOST_DAYS)).timestamp()))
+            window = LogWindow(since, view.account)
+            window.add(tx.watch.since(datetime.fromtimestamp(window.since, UTC), view.account), seconds)
+            kept = self._windows[view.account] = (window, Parts())
+        kept[0].forget_before(int(seconds) - _MOST_DAYS * DAY_S)
         self._windows.move_to_end(view.account)
         while len(self._windows) > _WINDOWS:
             self._windows.popitem(last=False)
@@ -286,8 +284,7 @@ class Reader:
     def _forget(self) -> None:
         self._windows.clear()
         self._looks.clear()
-        self._first = None
-        self._total = self._counted_up_to = 0
+        self._arrivals = None
 
     def _trouble(self, error: Exception) -> Trouble:
         if isinstance(error, _NotCurrent):
@@ -303,7 +300,7 @@ class Reader:
         if self._told != trouble.kind:
             self._told = trouble.kind
             # Errors of the store's own hold no secret; SQLAlchemy's might, in a statement's parameters.
-            told = str(error) if isinstance(error, (RiskStoreError, _NotCurrent)) else type(error).__name__
+            told = str(error) if isinstance(error, RiskStoreError) else trouble.text
             logger.warning("%s: %s", trouble.kind, told)
         return trouble
 

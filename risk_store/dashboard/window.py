@@ -7,13 +7,13 @@ Filled once and then kept up with what is new, so that a page need not read the 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from math import ceil
 
 from risk_store.repositories.watching import Time
 
-__all__ = ["HOUR_S", "SLOT_S", "Cell", "LogWindow", "percentile"]
+__all__ = ["HOUR_S", "LATE_UP_TO_S", "SLOT_S", "Arrivals", "Cell", "LogWindow", "percentile"]
 
 SLOT_S = 1800
 HOUR_S = 3600
@@ -37,53 +37,64 @@ class Cell:
         return len(self.succeeded) + len(self.failed) + self.untimed
 
 
-class LogWindow:
-    """The rows of the log that began at `since` (seconds since 1970, UTC) or later.
+class Arrivals:
+    """Which rows of the log have been read: all up to `last`, but for the ids that may still come.
 
-    >>> window = LogWindow(since=0)
-    >>> window.fill([Time(1, 1800, "RULE-003", True, 145.0)], last=1, now=2000)
-    >>> [(slot, rule, list(cell.succeeded)) for slot, rule, cell in window.cells(0)]
-    [(1800, 'RULE-003', [145.0])]
+    >>> arrivals = Arrivals(last=10)
+    >>> arrivals.note([11, 13], now=0.0)
+    >>> arrivals.last, arrivals.missing(now=1.0)
+    (13, [12])
     """
 
-    def __init__(self, since: int) -> None:
-        self.since = since - since % SLOT_S
-        self.last = 0
-        self._slots: dict[int, dict[str, Cell]] = {}
-        self._recent: list[Time] = []
+    def __init__(self, last: int) -> None:
+        self.last = last
         self._missing: dict[int, float] = {}
 
-    def fill(self, times: Iterable[Time], last: int, now: float) -> None:
-        """All rows there are `now`; `last` is the log's highest id at that moment."""
-        for time in times:
-            self._add(time, now)
-        self.last = last
-
-    def add_new(self, times: Iterable[Time], now: float) -> None:
-        """Rows with a higher id than `last`, in any order."""
-        ids = []
-        for time in times:
-            self._add(time, now)
-            ids.append(time.id)
-        if not ids:
-            return
-        highest = max(ids)
-        if highest - self.last > len(ids):
+    def note(self, ids: Collection[int], now: float) -> None:
+        """Rows that were read: new ones, or some that were missing."""
+        for id_ in ids:
+            self._missing.pop(id_, None)
+        highest = max(ids, default=self.last)
+        if highest - self.last <= _MOST_GAPS:
             there = set(ids)
-            gaps = range(self.last + 1, highest) if highest - self.last < _MOST_GAPS else range(0)
-            self._missing |= {id_: now for id_ in gaps if id_ not in there}
-        self.last = highest
-
-    def add_late(self, times: Iterable[Time], now: float) -> None:
-        """Those of :meth:`missing` that are there now."""
-        for time in times:
-            if self._missing.pop(time.id, None) is not None:
-                self._add(time, now)
+            self._missing |= {id_: now for id_ in range(self.last + 1, highest) if id_ not in there}
+        self.last = max(self.last, highest)
 
     def missing(self, now: float) -> list[int]:
         """Ids that may still come, since others with higher ones were committed before them."""
         self._missing = {id_: seen for id_, seen in self._missing.items() if seen >= now - LATE_UP_TO_S}
         return list(self._missing)
+
+
+class LogWindow:
+    """The rows of the log, perhaps of one account only, that began at `since` (seconds since 1970, UTC) or later.
+
+    >>> window = LogWindow(since=0)
+    >>> window.add([Time(1, 1800, 456, "RULE-003", True, 145.0)], now=2000)
+    >>> [(slot, rule, list(cell.succeeded)) for slot, rule, cell in window.cells(0)]
+    [(1800, 'RULE-003', [145.0])]
+    """
+
+    def __init__(self, since: int, account_id: int | None = None) -> None:
+        self.since = since - since % SLOT_S
+        self._account_id = account_id
+        self._slots: dict[int, dict[str, Cell]] = {}
+        self._recent: list[Time] = []
+
+    def add(self, times: Iterable[Time], now: float) -> None:
+        """Rows that it does not hold yet, in any order; those that are not its own are passed over."""
+        for time in times:
+            second = time.second
+            if second is None or second < self.since or self._account_id not in (None, time.account_id):
+                continue
+            of_slot = self._slots.setdefault(second - second % SLOT_S, {})
+            cell = of_slot.get(time.rule_id) or of_slot.setdefault(time.rule_id, Cell())
+            if time.ms is None:
+                cell.untimed += 1
+            else:
+                (cell.succeeded if time.succeeded else cell.failed).append(time.ms)
+            if second > now - HOUR_S:
+                self._recent.append(time)
 
     def forget_before(self, since: int) -> None:
         """Lets go what began before, by whole half hours."""
@@ -102,18 +113,6 @@ class LogWindow:
         """What began in the hour before `now`."""
         self._recent = [time for time in self._recent if (time.second or 0) > now - HOUR_S]
         return [time for time in self._recent if rule in (None, time.rule_id)]
-
-    def _add(self, time: Time, now: float) -> None:
-        if time.second is None or time.second < self.since:
-            return
-        of_slot = self._slots.setdefault(time.second - time.second % SLOT_S, {})
-        cell = of_slot.get(time.rule_id) or of_slot.setdefault(time.rule_id, Cell())
-        if time.ms is None:
-            cell.untimed += 1
-        else:
-            (cell.succeeded if time.succeeded else cell.failed).append(time.ms)
-        if time.second > now - HOUR_S:
-            self._recent.append(time)
 
 
 def percentile(ordered: array[float] | list[float], p: int) -> float:

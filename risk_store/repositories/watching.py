@@ -26,6 +26,7 @@ class Time(NamedTuple):
     id: int
     second: int | None
     """The second it began in, since 1970 UTC; None where no instant can be read."""
+    account_id: int
     rule_id: str
     succeeded: bool
     ms: float | None
@@ -59,23 +60,17 @@ class WatchRepository(Repository):
         """How many rows the log has."""
         return int(self._connection.execute(statements.COUNT_OF_LOG).scalar_one())
 
-    def count_over(self, after: int) -> int:
-        """How many of them have an id over `after`."""
-        return int(self._connection.execute(statements.COUNT_OVER, {"after": after}).scalar_one())
-
     def since(self, since: datetime, account_id: int | None = None) -> Iterator[Time]:
         """The times of the log rows that began at `since` or later, and perhaps of some before."""
         return self._times(statements.times_since(self._dialect(EnforcementLog), since, account_id))
 
-    def new(self, after: int, account_id: int | None = None) -> Iterator[Time]:
+    def new(self, after: int) -> Iterator[Time]:
         """Those with an id over `after`."""
-        new = statements.NEW_TIMES[self._dialect(EnforcementLog)][account_id is not None]
-        return self._times(new, after=after, account_id=account_id)
+        return self._times(statements.NEW_TIMES[self._dialect(EnforcementLog)], after=after)
 
-    def late(self, ids: Sequence[int], account_id: int | None = None) -> Iterator[Time]:
+    def late(self, ids: Sequence[int]) -> Iterator[Time]:
         """Those of `ids` that are there now."""
-        late = statements.LATE_TIMES[self._dialect(EnforcementLog)][account_id is not None]
-        return self._times(late, ids=as_parameter(ids), account_id=account_id)
+        return self._times(statements.LATE_TIMES[self._dialect(EnforcementLog)], ids=as_parameter(ids))
 
     def newest_slow(
         self,
@@ -91,11 +86,12 @@ class WatchRepository(Repository):
         return self._telling(lambda: self._session.scalars(page).all())
 
     def _times(self, rows: sa.Select[Any], **parameters: object) -> Iterator[Time]:
-        found = self._connection.execution_options(yield_per=_AT_A_TIME).execute(rows, parameters)
         second_of = _Seconds()
-        for id_, began, rule, success, ms in found:
-            second = began if isinstance(began, int) else second_of(began)
-            yield Time(id_, second, str(rule), success == 1, None if ms is None else float(ms))
+        options = {"yield_per": _AT_A_TIME}
+        with self._connection.execute(rows, parameters, execution_options=options) as found:
+            for id_, began, account, rule, success, ms in found:
+                second = began if isinstance(began, int) else second_of(began)
+                yield Time(id_, second, account, str(rule), success == 1, None if ms is None else float(ms))
 
     @property
     def _connection(self) -> sa.Connection:

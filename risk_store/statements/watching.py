@@ -21,7 +21,6 @@ from risk_store.statements.rollup import COUNT_OF_LOG
 
 __all__ = [
     "COUNT_OF_LOG",
-    "COUNT_OVER",
     "ENDS",
     "IS_DISTRIBUTED",
     "LATE_TIMES",
@@ -58,7 +57,7 @@ _SECOND = {
 
 
 def _times(dialect: str) -> Any:
-    columns: list[sa.ColumnElement[Any]] = [LOG.id, _SECOND[dialect], LOG.rule_id, LOG.success, _MS]
+    columns: list[sa.ColumnElement[Any]] = [LOG.id, _SECOND[dialect], LOG.account_id, LOG.rule_id, LOG.success, _MS]
     # As the driver gives them: these are read by the hundred thousand.
     return sa.select(*(sa.type_coerce(column, sa.types.NullType()) for column in columns))
 
@@ -70,7 +69,7 @@ def times_since(dialect: str, since: datetime, account_id: int | None = None) ->
     """Log rows that began at `since` or later, perhaps of one account only; on SQLite also some of two days before.
 
     Columns, also of :data:`NEW_TIMES` and :data:`LATE_TIMES`: id; when it began, as stored on SQLite, in seconds since
-    1970 on PostgreSQL; rule; whether it succeeded; milliseconds (NULL if it was not timed, or cannot be read).
+    1970 on PostgreSQL; account; rule; whether it succeeded; milliseconds (NULL if it was not timed, or cannot be read).
     """
     # A v1 daemon's text with an offset may lie two days before its instant; the reader knows better than the index.
     earliest = since - timedelta(days=2) if dialect == "sqlite" else since
@@ -78,25 +77,11 @@ def times_since(dialect: str, since: datetime, account_id: int | None = None) ->
     return times
 
 
-def _by_account(rows: Any) -> dict[bool, sa.Select[Any]]:
-    of_account = LOG.account_id == sa.bindparam("account_id", type_=LOG.account_id.type)
-    return {False: rows, True: rows.where(of_account)}
+NEW_TIMES = by_dialect(lambda dialect: _TIMES[dialect].where(LOG.id > sa.bindparam("after", type_=LOG.id.type)))
+"""Parameter: ``after``, the highest id that was read."""
 
-
-NEW_TIMES = by_dialect(
-    lambda dialect: _by_account(_TIMES[dialect].where(LOG.id > sa.bindparam("after", type_=LOG.id.type)))
-)
-"""By whether one account's are asked for. Parameters: ``after``, the highest id seen, and ``account_id``."""
-
-LATE_TIMES = by_dialect(lambda dialect: _by_account(_TIMES[dialect].where(among(LOG.id, dialect))))
+LATE_TIMES = by_dialect(lambda dialect: _TIMES[dialect].where(among(LOG.id, dialect)))
 """Those of the parameter ``ids``, which others with higher ids were committed before."""
-
-COUNT_OVER = (
-    sa.select(sa.func.count())
-    .select_from(EnforcementLog.__table__)
-    .where(LOG.id > sa.bindparam("after", type_=LOG.id.type))
-)
-"""How many rows have an id over ``after``."""
 
 
 def newest_slow(
