@@ -65,6 +65,16 @@ def client(reader: Reader) -> TestClient:
     return client_of(reader)
 
 
+@pytest.fixture(scope="module")
+def plain_client(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A client for what has nothing to do with the store: an empty one will do."""
+    target = tmp_path_factory.mktemp("plain") / "risk.db"
+    target.write_bytes(sqlite_template.read_bytes())
+    watching = Reader(f"sqlite:///{target}")
+    yield client_of(watching, allowed_hosts=["risk.example"], metrics=True)
+    watching.close()
+
+
 @pytest.fixture
 def file(sqlite_template: Path, tmp_path: Path) -> Path:
     """An SQLite file at head, in WAL."""
