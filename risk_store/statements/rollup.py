@@ -104,6 +104,11 @@ def of_not_rolled_up(
     ).subquery()
 
 
+_HELD = sa.select(sa.func.coalesce(sa.func.sum(_RANGE.last_id - _RANGE.first_id + _number(1)), _number(0)))
+_NOT_HELD = sa.select(sa.func.count()).select_from(of_not_rolled_up(LOG.id))
+COUNT_OF_LOG = sa.select(sa.cast(_HELD.scalar_subquery() + _NOT_HELD.scalar_subquery(), sa.BigInteger).label("rows"))
+"""How many rows the log has: each id of a range is one, so only those that the roll-up does not hold are counted."""
+
 # Filling it -----------------------------------------------------------------------------------------------------------
 
 
