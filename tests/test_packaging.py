@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -82,6 +83,15 @@ def test_the_wheel_carries_every_module_the_typing_marker_and_the_license(names:
     assert "risk_store/py.typed" in names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".db"))]
+
+
+def test_the_source_distribution_carries_what_is_in_contrib(tmp_path: Path) -> None:
+    run("-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path, folder=ROOT)
+    [built] = tmp_path.glob("*.tar.gz")
+    with tarfile.open(built) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "contrib").rglob("*.*")} <= names
+    assert "contrib/postgresql/roles.sql" in names
 
 
 def test_an_installed_wheel_upgrades_a_v1_file_far_from_the_checkout(wheel: Path, tmp_path: Path) -> None:

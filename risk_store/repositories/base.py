@@ -14,6 +14,7 @@ from risk_store.models import Base
 from risk_store.models.base import utc_now
 from risk_store.repositories.lane import Lane, Prepared
 from risk_store.repositories.unreadable import telling
+from risk_store.statements.ids import DISTRIBUTED
 
 __all__ = ["FRESH", "Repository"]
 
@@ -47,9 +48,14 @@ class Repository:
     def _dialect(self, model: type[Base]) -> str:
         return self._lane.dialect(model).name
 
+    def _is_distributed(self, model: type[Base]) -> bool:
+        return self._lane.is_distributed(model)
+
     def _of_dialect(self, statements: Mapping[str, Any], model: type[Base]) -> Any:
         """The one of `statements` that is written for the database in which `model` lives."""
         dialect = self._dialect(model)
+        if DISTRIBUTED in statements and self._is_distributed(model):
+            return statements[DISTRIBUTED]
         if dialect not in statements:
             raise InvalidValue("dialect", dialect, "one of " + ", ".join(statements))
         return statements[dialect]

@@ -10,7 +10,7 @@ printed by `python -m benchmarks`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -19,8 +19,9 @@ from sqlalchemy.orm import Session
 from risk_store.columns import CheckedType
 from risk_store.errors import InvalidValue, StoreClosed
 from risk_store.models import Base
+from risk_store.sharding import is_distributed
 
-__all__ = ["Compiled", "Lane", "Prepared", "encoder"]
+__all__ = ["Compiled", "Lane", "Prepared", "encode_column", "encoder"]
 
 Convert = Callable[[Any], Any]
 
@@ -93,6 +94,16 @@ def encoder(type_: Any, dialect: sa.Dialect) -> Convert | None:
     return processor
 
 
+def encode_column(type_: Any, values: Sequence[Any], dialect: sa.Dialect) -> Iterable[Any]:
+    """What :func:`encoder` makes of each value of a column; of None, None."""
+    if isinstance(type_, CheckedType):
+        return type_.encode_column(values, dialect)
+    encode = encoder(type_, dialect)
+    if encode is None or {*map(type, values)} <= {bool}:  # which each driver takes
+        return values
+    return [None if value is None else encode(value) for value in values]
+
+
 class Compiled(NamedTuple):
     """A statement in the driver's own SQL, and what makes its values those that the driver takes."""
 
@@ -147,6 +158,10 @@ class Lane:
     def dialect(self, model: type[Base]) -> sa.Dialect:
         """Of the database in which `model` lives."""
         return self._given.get_bind(model).dialect if isinstance(self._given, Session) else self._bind().dialect
+
+    def is_distributed(self, model: type[Base]) -> bool:
+        """Whether the store's tables are sharded by account over a Citus cluster."""
+        return self.dialect(model).name == "postgresql" and is_distributed(self.connection(model))
 
     def finish(self) -> None:
         """Commits by the Session, if there is one: with what is pending, and whatever its listeners add to it."""

@@ -11,6 +11,8 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
+import sqlalchemy as sa
+
 from risk_store.codes import TERMINAL_STATES, TRAILING_STATES, OrderSide
 from risk_store.columns import CheckedType
 from risk_store.errors import InvalidValue, NotKnownYet, StoreBusy
@@ -21,7 +23,7 @@ from risk_store.repositories.lane import Prepared
 from risk_store.repositories.reconciling import Reconciled, compare, of_account
 from risk_store.statements import arguments
 from risk_store.statements import orders as statements
-from risk_store.statements.ids import as_parameter
+from risk_store.statements.ids import DISTRIBUTED, as_parameter
 from risk_store.trailing import StopMove, Trailed, TrailResult, check_market, trail
 
 __all__ = ["OrderRepository"]
@@ -88,7 +90,11 @@ class OrderRepository(Repository):
         values["filled_size"] = values["filled_size"] or 0
         values["updated_at"] = values["updated_at"] or now
         self._session.execute(self._of_dialect(statements.SAVE_ORDER, Order), {**values, "now": now})
-        return self._session.scalars(statements.GET_ORDER, {"id": order.id}, execution_options=FRESH).one()
+        key = {"id": order.id, "account": order.account_id}
+        stored = self._session.scalars(statements.GET_ORDER_OF_ACCOUNT, key, execution_options=FRESH).one_or_none()
+        if stored is None:  # the account it is known with is another one
+            return self._session.scalars(statements.GET_ORDER, {"id": order.id}, execution_options=FRESH).one()
+        return stored
 
     def apply(self, update: OrderUpdate) -> bool:
         """Mirrors what the gateway says of one order (SPEC 7). Returns whether anything changed.
@@ -119,8 +125,8 @@ class OrderRepository(Repository):
         """Applies updates that are all complete, or all not. The rows changed, where the driver counts them."""
         now = self._clock()
         if not _is_complete(run[0]):
-            self._check_known(run)
-            return self._write(_APPLY_TO_KNOWN, [_as_said(update, now) for update in run])
+            known = self._accounts_of(run)
+            return self._write(_APPLY_TO_KNOWN, [_as_said(update, known[update.id], now) for update in run])
         rows = [_as_new_row(update, now) for update in run]
         # One that ends an order says a new state, so it need not be tried whether it does.
         if self._dialect(Order) != "sqlite" or (len(rows) == 1 and run[0].state in TERMINAL_STATES):
@@ -151,12 +157,20 @@ class OrderRepository(Repository):
         """The rows changed, where the driver counts them."""
         return self._run(prepared, Order, rows if len(rows) > 1 else rows[0]).rowcount if rows else 0
 
-    def _check_known(self, updates: Sequence[OrderUpdate]) -> None:
-        ids = {"ids": as_parameter({update.id for update in updates})}
-        known = set(self._run(_KNOWN, Order, ids).scalars())
+    def _accounts_of(self, updates: Sequence[OrderUpdate]) -> dict[int, int]:
+        """Whose the orders are, by id. Raises NotKnownYet for the first update of an order that is not known."""
+        unknown = {update.id for update in updates}
+        accounts = {update.account_id for update in updates}
+        known: dict[int, int] = {}
+        if len(accounts) == 1 and None not in accounts:  # most often, and of many shards it asks one
+            asked = {"ids": as_parameter(unknown), "account": accounts.pop()}
+            known = _by_id(self._run(_KNOWN_OF_ACCOUNT, Order, asked))
+        if unknown := unknown - known.keys():
+            known |= _by_id(self._run(_KNOWN, Order, {"ids": as_parameter(unknown)}))
         for update in updates:
             if update.id not in known:
                 raise _not_known_yet(update)
+        return known
 
     def trail(
         self, contract_id: str, price: float, tick_size: float | None = None, at: datetime | None = None
@@ -228,13 +242,22 @@ class OrderRepository(Repository):
             raise StoreBusy  # SQLite has one writer, and that is this transaction: somebody's trigger is in the way
         return old
 
-    def _lock(self, *groups: Iterable[Collection[int]]) -> None:
-        """On a server: the orders' locks in the order of their ids, which everything here that writes many takes."""
+    def _lock(self, *groups: Iterable[Collection[int]], account_id: int | None = None) -> None:
+        """On a server: the orders' locks in the order of their ids, which everything here that writes many takes.
+
+        On a distributed one those of one account: nothing can lock rows of several in one order there. Its statements
+        over all shards wait for each other; what meets a transaction that writes many orders may be a deadlock, which
+        the server ends (StoreBusy).
+        """
         if self._dialect(Order) != "postgresql":
             return
         ids = {id_ for of_one_kind in groups for group in of_one_kind for id_ in group}
-        if ids:
+        if not ids:
+            return
+        if not self._is_distributed(Order):
             self._run(_LOCK, Order, {"ids": as_parameter(ids)}).close()
+        elif account_id is not None:
+            self._run(_LOCK_OF_ACCOUNT, Order, {"ids": as_parameter(ids), "account": account_id}).close()
 
     def reconcile(self, account_id: int, rows: Iterable[OrderUpdate], asked_at: datetime) -> Reconciled:
         """Compares an account's working orders with the gateway's own list of open ones, and tells what differs.
@@ -258,9 +281,10 @@ class OrderRepository(Repository):
         for update in theirs:
             if update.id not in here and not _is_complete(update):
                 raise _not_known_yet(update)
-        self._lock([here.keys()])
+        self._lock([here.keys()], account_id=account_id)
         self.apply_many(theirs)
-        marks = {"now": self._clock(), "asked": asked_at}
+        marks: dict[str, Any] = {"now": self._clock(), "asked": asked_at}
+        marks |= {"account": account_id} if self._is_distributed(Order) else {}
         confirm = self._of_dialect(statements.CONFIRM_ORDERS, Order)
         self._session.execute(confirm, marks | {"ids": as_parameter(update.id for update in theirs)})
         mark = self._of_dialect(statements.MARK_UNCONFIRMED_ORDERS, Order)
@@ -295,7 +319,8 @@ _APPLY_NEW, _APPLY_TO_KNOWN = Prepared(statements.APPLY_NEW), Prepared(statement
 _APPLY_IN_PLACE, _INDEXED = Prepared(statements.APPLY_IN_PLACE), Prepared(statements.INDEXED_OF_ORDERS)
 _FIGURES, _TRAILING = Prepared(statements.TRAILING_FIGURES), Prepared(statements.TRAILING_ORDERS)
 _MOVE, _TRIGGER = Prepared(statements.MOVE_STOPS), Prepared(statements.TRIGGER_STOPS)
-_LOCK, _KNOWN = Prepared(statements.LOCK_ORDERS), Prepared(statements.KNOWN_ORDERS)
+_LOCK, _LOCK_OF_ACCOUNT = Prepared(statements.LOCK_ORDERS), Prepared(statements.LOCK_ORDERS[DISTRIBUTED])
+_KNOWN, _KNOWN_OF_ACCOUNT = Prepared(statements.KNOWN_ORDERS), Prepared(statements.KNOWN_ORDERS_OF_ACCOUNT)
 _READERS = [column.type.read_column for column in Order.__table__.columns if isinstance(column.type, CheckedType)]
 _ATTEMPTS = 100
 
@@ -338,10 +363,15 @@ def _as_new_row(update: OrderUpdate, now: datetime) -> dict[str, Any]:
     return row
 
 
-def _as_said(update: OrderUpdate, now: datetime) -> dict[str, Any]:
+def _by_id(known: sa.CursorResult[Any]) -> dict[int, int]:
+    return {id_: account_id for id_, account_id in map(tuple[Any, ...], known)}  # noqa: C416 (dict() has no such type)
+
+
+def _as_said(update: OrderUpdate, account_id: int, now: datetime) -> dict[str, Any]:
     """The parameters of APPLY_TO_KNOWN."""
     said = {f"said_{name}": getattr(update, name) for name in _CARRIED}
-    return said | {"order": update.id, "said_venue_stop_price": update.stop_price, "said_updated_at": now}
+    whose = {"order": update.id, "account": account_id}
+    return said | whose | {"said_venue_stop_price": update.stop_price, "said_updated_at": now}
 
 
 _CARRIED = tuple(field.name for field in fields(OrderUpdate))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from hashlib import blake2b
@@ -71,10 +71,13 @@ class PositionRepository(Repository):
             raise InvalidValue("update", update, expected)
         self._lock(update)
         asked = {"id": update.id, "account": update.account_id, "contract": update.contract_id}
-        rows = self._session.scalars(statements.SAME_POSITION, asked, execution_options=FRESH).all()
+        whose = update.account_id
+        same = self._of_account(statements.SAME_POSITION, whose)
+        rows = self._session.scalars(same, asked, execution_options=FRESH).all()
         known = next((position for position in rows if position.id == update.id), None)
         others = [position for position in rows if position is not known]
-        closed = self._session.scalars(statements.CLOSED_LIKE, asked, execution_options=FRESH).all()
+        like = self._of_account(statements.CLOSED_LIKE, whose)
+        closed = self._session.scalars(like, asked, execution_options=FRESH).all()
         if _is_late(update, others, closed):
             return False
         if update.closed:
@@ -86,11 +89,16 @@ class PositionRepository(Repository):
             changed = self._save(update, known) or bool(others)
             # What was closed before is over: the position that is there now tells late news of it from news.
             over = {"closed": update.id, "account": update.account_id, "contract": update.contract_id}
-            self._session.execute(statements.FORGET_CLOSED, over)
+            self._session.execute(self._of_account(statements.FORGET_CLOSED, whose), over)
         for position in ended:
-            self._session.execute(statements.DELETE_POSITION, {"position": position.id})
+            key = {"position": position.id, "account": position.account_id}
+            self._session.execute(statements.DELETE_POSITION, key)
             self._session.expunge(position)
         return changed
+
+    def _of_account(self, forms: Mapping[str, Any], account_id: int | None) -> Any:
+        """A statement that looks at the account's rows alone, where that is another one and the account is told."""
+        return forms[self._dialect(Position)] if account_id is None else self._of_dialect(forms, Position)
 
     def _lock(self, update: PositionUpdate) -> None:
         """On a server: one writer at a time of this account's positions of the contract, which may not be there yet."""
@@ -155,10 +163,11 @@ class PositionRepository(Repository):
                 raise _not_known_yet(update)
         for update in sorted(theirs, key=lambda update: (update.contract_id or "", update.id)):  # as locks are taken
             # The list is later than what closed it: by now it is open.
-            forget = {"closed": update.id, "account": None, "contract": None}
-            self._session.execute(statements.FORGET_CLOSED, forget)
+            forget = {"closed": update.id, "account": account_id, "contract": None}
+            self._session.execute(self._of_account(statements.FORGET_CLOSED, account_id), forget)
             self.apply(update)
         marks: dict[str, Any] = {"now": self._clock(), "asked": asked_at}
+        marks |= {"account": account_id} if self._is_distributed(Position) else {}
         confirm = self._of_dialect(statements.CONFIRM_POSITIONS, Position)
         self._session.execute(confirm, marks | {"ids": as_parameter(update.id for update in theirs)})
         mark = self._of_dialect(statements.MARK_UNCONFIRMED_POSITIONS, Position)

@@ -12,6 +12,7 @@ from risk_store.columns import INT64_MAX, INT64_MIN
 from risk_store.models import ROLLED_UP, EnforcementLog
 from risk_store.repositories.base import Repository
 from risk_store.statements import rollup as statements
+from risk_store.statements.ids import DISTRIBUTED
 
 __all__ = ["Prunable", "RollUpRepository"]
 
@@ -54,19 +55,19 @@ class RollUpRepository(Repository):
         if least is None:
             return 0
         late = [(INT64_MIN, least - 1)]
-        late += [tuple(gap) for gap in self._connection.execute(statements.GAPS_WITH_ROWS[self._engine])]
+        late += [tuple(gap) for gap in self._connection.execute(statements.GAPS_WITH_ROWS[self._form])]
         return next((rows for first, last in late if (rows := self._roll_up(first, last, limit))), 0)
 
     def analyze(self) -> int:
         """Tells PostgreSQL how few ranges there are: by its guess of 2,000 it would read the whole log for them."""
-        if self._engine == "postgresql":
+        if self._dialect(EnforcementLog) == "postgresql":
             self._connection.exec_driver_sql(f"ANALYZE {ROLLED_UP.name}")
         return 0
 
     def prunable(self, before: datetime) -> Prunable:
         """What ``store.prune(before)`` would remove now. Raises InvalidValue."""
         end = statements.end_of_days(before)
-        found = self._connection.execute(statements.PRUNABLE[self._engine], {"before": end}).one()
+        found = self._connection.execute(statements.PRUNABLE[self._form], {"before": end}).one()
         return Prunable(end, *found)
 
     def prune(self, before: datetime, limit: int) -> int:
@@ -74,18 +75,19 @@ class RollUpRepository(Repository):
 
         They go on being counted, as pruned.
         """
-        batch = self._connection.execute(statements.OLDEST, {"before": before, "limit": limit}).all()
+        form = self._form
+        batch = self._connection.execute(statements.OLDEST[form], {"before": before, "limit": limit}).all()
         if not batch:
             return 0
         rows = {"before": before, "up_to": batch[-1].timestamp, "up_to_id": batch[-1].id}
-        for statement in statements.COUNT_AS_PRUNED[self._engine]:
+        for statement in statements.COUNT_AS_PRUNED[form]:
             self._connection.execute(statement, rows)
         for statement in statements.FORGET_EMPTY_SINCE:
             self._connection.execute(statement, {"since": batch[0].timestamp})
         for statement in statements.FORGET_EMPTY:
             self._connection.execute(statement)
-        runs = [tuple(run) for run in self._connection.execute(statements.OLD_RUNS, rows)]
-        deleted = self._connection.execute(statements.DELETE_OLD, rows).rowcount
+        runs = [tuple(run) for run in self._connection.execute(statements.OLD_RUNS[form], rows)]
+        deleted = self._connection.execute(statements.DELETE_OLD[form], rows).rowcount
         for first, last in runs:
             self._let_go(first, last)
         return deleted
@@ -94,10 +96,10 @@ class RollUpRepository(Repository):
         """The first `limit` rows of these ids with a plain one among them: how many of them were plain."""
         while (end := self._end_of_chunk(first, last, limit)) is not None:
             chunk = {"first": first, "last": end}
-            runs = [(run[0], run[1]) for run in self._connection.execute(statements.PLAIN_RUNS[self._engine], chunk)]
+            runs = [(run[0], run[1]) for run in self._connection.execute(statements.PLAIN_RUNS[self._form], chunk)]
             if runs:
                 self._hold(runs)
-                for statement in statements.ROLL_UP[self._engine]:
+                for statement in statements.ROLL_UP[self._form]:
                     self._connection.execute(statement, chunk)
                 return sum(run_last - run_first + 1 for run_first, run_last in runs)
             first = end + 1  # behind rows in other forms, which stay in the log alone
@@ -132,5 +134,5 @@ class RollUpRepository(Repository):
         return self._lane.connection(EnforcementLog)
 
     @property
-    def _engine(self) -> str:
-        return self._dialect(EnforcementLog)
+    def _form(self) -> str:
+        return DISTRIBUTED if self._is_distributed(EnforcementLog) else self._dialect(EnforcementLog)

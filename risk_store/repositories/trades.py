@@ -92,7 +92,7 @@ class TradeRepository(Repository):
             if self._insert(update, day):
                 self._add_to_day(update.account_id, day, *_counted(asdict(update)))
                 return True
-        trade = self._for_update(update.id)
+        trade = self._for_update(update.id, update.account_id)
         if trade is None:
             raise NotKnownYet("trade", update.id, missing, asdict(update))
         return self._complete(trade, update)
@@ -104,11 +104,17 @@ class TradeRepository(Repository):
         row |= {"trading_day": day, "created_at": self._clock()}
         return self._session.execute(self._of_dialect(statements.INSERT_TRADE, Trade), row).first() is not None
 
-    def _for_update(self, venue_trade_id: int) -> Trade | None:
+    def _for_update(self, venue_trade_id: int, account_id: int | None) -> Trade | None:
         # A lock where several can write: of two that hear of the same void only one may count it.
-        locking = statements.GET_TRADE.with_for_update()
-        found = {"venue_trade": venue_trade_id}
-        return self._session.scalars(locking, found, execution_options=FRESH).one_or_none()
+        locking = statements.GET_TRADE_OF_ACCOUNT.with_for_update()
+        found = {"venue_trade": venue_trade_id, "account": account_id}
+        trade = None
+        if account_id is not None:
+            trade = self._session.scalars(locking, found, execution_options=FRESH).one_or_none()
+        if trade is None:  # the event does not say whose it is, or another one's
+            found["account"] = self._session.scalars(statements.ACCOUNT_OF_TRADE, found).one_or_none()
+            trade = self._session.scalars(locking, found, execution_options=FRESH).one_or_none()
+        return trade
 
     def _complete(self, trade: Trade, update: TradeUpdate) -> bool:
         before = {name: getattr(trade, name) for name in (*statements.FILLABLE, "voided")}
@@ -117,7 +123,7 @@ class TradeRepository(Repository):
         if after == before:
             return False
         new = {f"new_{name}": value for name, value in after.items()}
-        self._session.execute(statements.COMPLETE_TRADE, new | {"trade": trade.id})
+        self._session.execute(statements.COMPLETE_TRADE, new | {"trade": trade.id, "account": trade.account_id})
         day = trade.trading_day or self.trading_day(trade.account_id, trade.timestamp)
         was, now = _counted(before), _counted(after)
         self._add_to_day(trade.account_id, day, now[0] - was[0], now[1] - was[1])

@@ -1,6 +1,7 @@
 """Rows of the mirror that the gateway's own list of what is open has, or lacks. The same for orders and positions.
 
-Parameters: ``ids``; ``asked``, when the list was asked for; ``now``. What an event told of since then is left alone.
+Parameters: ``ids``; ``asked``, when the list was asked for; ``now``; for a distributed store ``account``, whose list it
+is. What an event told of since then is left alone.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from risk_store.statements.ids import among, by_dialect
+from risk_store.statements.ids import among, by_dialect, within_account
 
 __all__ = ["confirm", "mark_unconfirmed"]
 
@@ -17,9 +18,8 @@ __all__ = ["confirm", "mark_unconfirmed"]
 def confirm(table: sa.Table) -> dict[str, sa.Update]:
     """By dialect: the venue has just named these rows."""
     now = sa.bindparam("now", type_=table.c.seen_at.type)
-    return by_dialect(
-        lambda dialect: _of_ids(table, dialect).values(seen_at=now, updated_at=now, unconfirmed_since=None)
-    )
+    confirmed = {"seen_at": now, "updated_at": now, "unconfirmed_since": None}
+    return within_account(by_dialect(lambda dialect: _of_ids(table, dialect).values(confirmed)), table)
 
 
 def mark_unconfirmed(table: sa.Table, *conditions: sa.ColumnElement[Any]) -> dict[str, sa.Update]:
@@ -29,7 +29,8 @@ def mark_unconfirmed(table: sa.Table, *conditions: sa.ColumnElement[Any]) -> dic
         "updated_at": sa.bindparam("now", type_=table.c.updated_at.type),
     }
     unmarked = table.c.unconfirmed_since.is_(None)
-    return by_dialect(lambda dialect: _of_ids(table, dialect).where(*conditions, unmarked).values(values))
+    marked = by_dialect(lambda dialect: _of_ids(table, dialect).where(*conditions, unmarked).values(values))
+    return within_account(marked, table)
 
 
 def _of_ids(table: sa.Table, dialect: str) -> sa.Update:

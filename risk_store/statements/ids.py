@@ -7,15 +7,18 @@ length.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import postgresql, sqlite
 
-__all__ = ["among", "as_parameter", "by_dialect"]
+__all__ = ["DISTRIBUTED", "among", "as_parameter", "by_dialect", "key_of", "within_account"]
 
 S = TypeVar("S")
+
+DISTRIBUTED = "distributed"
+"""Beside the dialects: the form of a statement for a PostgreSQL whose tables are sharded by account."""
 
 _IDS = sa.bindparam("ids", type_=sa.Text())
 _EACH: dict[str, sa.Select[Any]] = {
@@ -34,6 +37,28 @@ def by_dialect(build: Callable[[str], S]) -> dict[str, S]:
 def among(column: sa.ColumnElement[Any], dialect: str) -> sa.ColumnElement[bool]:
     """A condition: `column` is among the parameter ``ids``."""
     return column.in_(_EACH[dialect])
+
+
+def within_account(forms: Mapping[str, Any], table: sa.Table) -> dict[str, Any]:
+    """The same statements, and one for a distributed store that looks only at the rows of ``account``: at one shard.
+
+    There a row is known by its account and its id; elsewhere by its id, whatever account it is told of with.
+    """
+    of_account = table.c.account_id == sa.bindparam("account", type_=table.c.account_id.type)
+    return {**forms, DISTRIBUTED: forms["postgresql"].where(of_account)}
+
+
+def key_of(table: sa.Table, insert: Any) -> dict[str, Any]:
+    """What an ``ON CONFLICT`` of a dialect's `insert` names: the table's primary key, as SQLAlchemy's keyword.
+
+    On PostgreSQL by its name, since on a distributed one the key is wider: (id, account_id) instead of (id).
+
+    >>> from risk_store.models import Order
+    >>> list(key_of(Order.__table__, postgresql.insert)), list(key_of(Order.__table__, sqlite.insert))
+    (['constraint'], ['index_elements'])
+    """
+    key = table.primary_key
+    return {"index_elements": list(key.columns)} if insert is sqlite.insert else {"constraint": key}
 
 
 def as_parameter(ids: Iterable[int]) -> str:

@@ -14,7 +14,7 @@ from risk_store.columns import instant_of
 from risk_store.models import Order
 from risk_store.statements import arguments
 from risk_store.statements.confirmation import confirm, mark_unconfirmed
-from risk_store.statements.ids import among, by_dialect
+from risk_store.statements.ids import among, by_dialect, key_of, within_account
 
 __all__ = [
     "APPLY_IN_PLACE",
@@ -22,8 +22,10 @@ __all__ = [
     "APPLY_TO_KNOWN",
     "CONFIRM_ORDERS",
     "GET_ORDER",
+    "GET_ORDER_OF_ACCOUNT",
     "INDEXED_OF_ORDERS",
     "KNOWN_ORDERS",
+    "KNOWN_ORDERS_OF_ACCOUNT",
     "LISTED_ORDERS",
     "LOCK_ORDERS",
     "MARK_UNCONFIRMED_ORDERS",
@@ -54,6 +56,9 @@ FILLABLE = [c.name for c in ORDERS.columns if c.nullable and c.name not in {*_OF
 
 GET_ORDER = sa.select(Order).where(Order.id == sa.bindparam("id"))
 
+GET_ORDER_OF_ACCOUNT = GET_ORDER.where(Order.account_id == sa.bindparam("account"))
+"""The same within an account, which on a distributed PostgreSQL asks one shard instead of all."""
+
 
 def _save_order(insert: Any) -> Any:
     """Insert; on an id that exists, fill what the row lacks, and touch nothing where it lacks nothing."""
@@ -61,7 +66,7 @@ def _save_order(insert: Any) -> Any:
     row, new = ORDERS.c, statement.excluded
     grown = sa.and_(new.filled_size > row.filled_size, new.filled_size <= row.size)
     return statement.on_conflict_do_update(
-        index_elements=[row.id],
+        **key_of(ORDERS, insert),
         set_={
             **{name: sa.func.coalesce(row[name], new[name]) for name in FILLABLE},
             "filled_size": sa.case((grown, new.filled_size), else_=row.filled_size),
@@ -199,7 +204,7 @@ def _apply_new(insert: Any, in_place: bool = False) -> Any:
             {name: value for name, value in values.items() if name not in _INDEXED},
             sa.and_(*same, changed),
         )
-    return statement.on_conflict_do_update(index_elements=[ORDERS.c.id], set_=values, where=changed)
+    return statement.on_conflict_do_update(**key_of(ORDERS, insert), set_=values, where=changed)
 
 
 APPLY_NEW = {"sqlite": _apply_new(sqlite.insert), "postgresql": _apply_new(postgresql.insert)}
@@ -226,21 +231,37 @@ INDEXED_OF_ORDERS = by_dialect(
 def _apply_to_known() -> sa.Update:
     decided = ("stop_price", "state", "filled_size", "venue_updated_at", "updated_at")
     values, changed = _applied({name: _carried(name) for name in (*_SAID, *decided)})
-    return sa.update(ORDERS).where(ORDERS.c.id == sa.bindparam("order"), changed).values(values)
+    this = (ORDERS.c.id == sa.bindparam("order"), ORDERS.c.account_id == sa.bindparam("account"))
+    return sa.update(ORDERS).where(*this, changed).values(values)
 
 
 APPLY_TO_KNOWN = _apply_to_known()
-"""For an update that carries less. Parameters: ``order``, its id; ``said_…`` of each column, and of updated_at, now."""
+"""For an update that carries less. Parameters: ``order``, its id, and ``account``, whose it is; ``said_…`` of each
+column, and of updated_at, now."""
 
-KNOWN_ORDERS = by_dialect(lambda dialect: sa.select(ORDERS.c.id).where(among(ORDERS.c.id, dialect)))
-"""By dialect: which of ``ids`` are known."""
+_OF_ACCOUNT = ORDERS.c.account_id == sa.bindparam("account")
 
-LOCK_ORDERS = by_dialect(
-    lambda dialect: (
-        sa.select(ORDERS.c.id).where(among(ORDERS.c.id, dialect)).order_by(ORDERS.c.id).with_for_update(key_share=True)
-    )
+KNOWN_ORDERS = by_dialect(
+    lambda dialect: sa.select(ORDERS.c.id, ORDERS.c.account_id).where(among(ORDERS.c.id, dialect))
 )
-"""By dialect: takes the locks on ``ids`` in one order. Two that write many orders would else wait for each other."""
+"""By dialect: which of ``ids`` are known, and whose they are."""
+
+KNOWN_ORDERS_OF_ACCOUNT = by_dialect(lambda dialect: KNOWN_ORDERS[dialect].where(_OF_ACCOUNT))
+"""By dialect: the same of an ``account``'s."""
+
+LOCK_ORDERS = within_account(
+    by_dialect(
+        lambda dialect: (
+            sa.select(ORDERS.c.id)
+            .where(among(ORDERS.c.id, dialect))
+            .order_by(ORDERS.c.id)
+            .with_for_update(key_share=True)
+        )
+    ),
+    ORDERS,
+)
+"""By dialect: takes the locks on ``ids`` in one order. Two that write many orders would else wait for each other. On a
+distributed store those of one ``account``, which is all that can be locked at once there."""
 
 
 # Trailing stops -------------------------------------------------------------------------------------------------------
@@ -306,7 +327,9 @@ Parameters: ``ids``, ``distance``, ``triggered``, ``now``."""
 _WORKING = sa.and_(
     Order.account_id == sa.bindparam("account"), Order.state.in_([_literal(code) for code in WORKING_STATES])
 )
-LISTED_ORDERS = by_dialect(lambda dialect: sa.select(Order).where(sa.or_(_WORKING, among(ORDERS.c.id, dialect))))
+LISTED_ORDERS = within_account(
+    by_dialect(lambda dialect: sa.select(Order).where(sa.or_(_WORKING, among(ORDERS.c.id, dialect)))), ORDERS
+)
 """By dialect: the working orders of an account, and those of ``ids`` whatever their state."""
 
 CONFIRM_ORDERS = confirm(ORDERS)

@@ -11,7 +11,7 @@ from risk_store.columns import instant_of
 from risk_store.models import ClosedPosition, Position
 from risk_store.statements import arguments
 from risk_store.statements.confirmation import confirm, mark_unconfirmed
-from risk_store.statements.ids import among, by_dialect
+from risk_store.statements.ids import among, by_dialect, key_of, within_account
 
 __all__ = [
     "CLOSED_LIKE",
@@ -34,11 +34,23 @@ POSITIONS = Position.__table__
 REQUIRED = ("account_id", "contract_id", "type", "size", "average_price")
 """What an update must carry to make a row."""
 
-SAME_POSITION = sa.select(Position).where(
-    sa.or_(
-        Position.id == sa.bindparam("id"),
-        sa.and_(Position.account_id == sa.bindparam("account"), Position.contract_id == sa.bindparam("contract")),
-    )
+
+def _everywhere(statement: Any) -> dict[str, Any]:
+    return by_dialect(lambda _dialect: statement)
+
+
+SAME_POSITION = within_account(
+    _everywhere(
+        sa.select(Position).where(
+            sa.or_(
+                Position.id == sa.bindparam("id"),
+                sa.and_(
+                    Position.account_id == sa.bindparam("account"), Position.contract_id == sa.bindparam("contract")
+                ),
+            )
+        )
+    ),
+    POSITIONS,
 )
 """The row with an id, and whatever else is kept of the same account and contract, of which the venue has one."""
 
@@ -47,18 +59,23 @@ def _save_position(insert: Any) -> Any:
     statement = insert(POSITIONS)
     # Not the account: a position never moves to another one, and on a distributed PostgreSQL its row could not.
     set_ = {c.name: statement.excluded[c.name] for c in POSITIONS.columns if c.name not in ("id", "account_id")}
-    return statement.on_conflict_do_update(index_elements=[POSITIONS.c.id], set_=set_)
+    return statement.on_conflict_do_update(**key_of(POSITIONS, insert), set_=set_)
 
 
 SAVE_POSITION = {"sqlite": _save_position(sqlite.insert), "postgresql": _save_position(postgresql.insert)}
 """By dialect: insert, or replace the row with this id. Parameters: every column."""
 
-DELETE_POSITION = sa.delete(POSITIONS).where(POSITIONS.c.id == sa.bindparam("position"))
+DELETE_POSITION = sa.delete(POSITIONS).where(
+    POSITIONS.c.id == sa.bindparam("position"), POSITIONS.c.account_id == sa.bindparam("account")
+)
 
-LISTED_POSITIONS = by_dialect(
-    lambda dialect: sa.select(Position).where(
-        sa.or_(Position.account_id == sa.bindparam("account"), among(POSITIONS.c.id, dialect))
-    )
+LISTED_POSITIONS = within_account(
+    by_dialect(
+        lambda dialect: sa.select(Position).where(
+            sa.or_(Position.account_id == sa.bindparam("account"), among(POSITIONS.c.id, dialect))
+        )
+    ),
+    POSITIONS,
 )
 """By dialect: the positions of an account, and those of ``ids``."""
 
@@ -70,13 +87,19 @@ there yet cannot be locked itself."""
 
 CLOSED = ClosedPosition.__table__
 
-CLOSED_LIKE = sa.select(ClosedPosition).where(
-    sa.or_(
-        ClosedPosition.id == sa.bindparam("id"),
-        sa.and_(
-            ClosedPosition.account_id == sa.bindparam("account"), ClosedPosition.contract_id == sa.bindparam("contract")
-        ),
-    )
+CLOSED_LIKE = within_account(
+    _everywhere(
+        sa.select(ClosedPosition).where(
+            sa.or_(
+                ClosedPosition.id == sa.bindparam("id"),
+                sa.and_(
+                    ClosedPosition.account_id == sa.bindparam("account"),
+                    ClosedPosition.contract_id == sa.bindparam("contract"),
+                ),
+            )
+        )
+    ),
+    CLOSED,
 )
 """The position with an id if it was closed, and what else was closed of the same account and contract."""
 
@@ -84,7 +107,7 @@ CLOSED_LIKE = sa.select(ClosedPosition).where(
 def _note_closed(insert: Any) -> Any:
     statement = insert(CLOSED)
     return statement.on_conflict_do_update(
-        index_elements=[CLOSED.c.id],
+        **key_of(CLOSED, insert),
         set_={
             "created_at": sa.func.coalesce(statement.excluded.created_at, CLOSED.c.created_at),
             "closed_at": statement.excluded.closed_at,
@@ -95,11 +118,18 @@ def _note_closed(insert: Any) -> Any:
 NOTE_CLOSED = {"sqlite": _note_closed(sqlite.insert), "postgresql": _note_closed(postgresql.insert)}
 """By dialect. Parameters: every column."""
 
-FORGET_CLOSED = sa.delete(CLOSED).where(
-    sa.or_(
-        CLOSED.c.id == sa.bindparam("closed"),
-        sa.and_(CLOSED.c.account_id == sa.bindparam("account"), CLOSED.c.contract_id == sa.bindparam("contract")),
-    )
+FORGET_CLOSED = within_account(
+    _everywhere(
+        sa.delete(CLOSED).where(
+            sa.or_(
+                CLOSED.c.id == sa.bindparam("closed"),
+                sa.and_(
+                    CLOSED.c.account_id == sa.bindparam("account"), CLOSED.c.contract_id == sa.bindparam("contract")
+                ),
+            )
+        )
+    ),
+    CLOSED,
 )
 """What was closed of a contract is over once it has a position again."""
 

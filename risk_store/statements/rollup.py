@@ -26,8 +26,9 @@ from risk_store.models import EnforcementLog
 from risk_store.models.rollup import BUCKETS, DAY_TIMES, HOURS, ROLLED_UP, TIMES
 from risk_store.statements import arguments
 from risk_store.statements.conditions import LOG, OUTCOMES, log_filters
+from risk_store.statements.ids import DISTRIBUTED
 
-__all__ = ["Filters", "bucket", "trend_of", "times_of"]
+__all__ = ["Filters", "bucket", "times_of", "trend_of"]
 
 Column = sa.ColumnElement[Any]
 Outcome = Literal["success", "all"]
@@ -79,15 +80,20 @@ def gaps() -> sa.Subquery:
     return sa.select(ranges).where(ranges.c.first_id <= ranges.c.last_id).subquery()
 
 
-def of_not_rolled_up(*columns: Column, where: Sequence[sa.ColumnElement[bool]] = ()) -> sa.Subquery:
-    """Columns of the log rows that the roll-up does not hold: before its ids, behind them, and between."""
+def of_not_rolled_up(
+    *columns: Column, where: Sequence[sa.ColumnElement[bool]] = (), by: Sequence[Column] = ()
+) -> sa.Subquery:
+    """Columns of the log rows that the roll-up does not hold: before its ids, behind them, and between.
+
+    Grouped `by` some of them, each of the three by itself: a distributed PostgreSQL counts them where the rows are.
+    """
     least = sa.select(sa.func.min(_RANGE.first_id) - _number(1)).scalar_subquery()
     most = sa.select(sa.func.max(_RANGE.last_id) + _number(1)).scalar_subquery()
     between = gaps()
     # There are few such rows, and only the key leads to them. Inside a CASE no condition offers a planner another
     # index, by which it would read the whole of a rule or of a window.
     asked = [sa.case((sa.and_(*where), _number(1)), else_=_number(0)) == _number(1)] if where else []
-    rows = sa.select(*columns).where(*asked)
+    rows = sa.select(*columns).where(*asked).group_by(*by)
     return sa.union_all(
         rows.where(LOG.id.between(_number(INT64_MIN), sa.func.coalesce(least, _number(INT64_MAX)))),
         rows.where(LOG.id.between(most, _number(INT64_MAX))),
@@ -97,6 +103,11 @@ def of_not_rolled_up(*columns: Column, where: Sequence[sa.ColumnElement[bool]] =
         ),
     ).subquery()
 
+
+_HELD = sa.select(sa.func.coalesce(sa.func.sum(_RANGE.last_id - _RANGE.first_id + _number(1)), _number(0)))
+_NOT_HELD = sa.select(sa.func.count()).select_from(of_not_rolled_up(LOG.id))
+COUNT_OF_LOG = sa.select(sa.cast(_HELD.scalar_subquery() + _NOT_HELD.scalar_subquery(), sa.BigInteger).label("rows"))
+"""How many rows the log has: each id of a range is one, so only those that the roll-up does not hold are counted."""
 
 # Filling it -----------------------------------------------------------------------------------------------------------
 
@@ -134,24 +145,42 @@ END_OF_CHUNK: sa.Select[Any] = sa.select(sa.func.max(sa.column("id"))).select_fr
 )
 """Parameters: ``first``, ``last``, ``limit``. The last id of as many rows; NULL where there is none."""
 
-BY_DIALECT = ("sqlite", "postgresql")
+FORMS = ("sqlite", "postgresql", DISTRIBUTED)
+"""Of each statement that fills the roll-up or takes from it: by dialect, and for a PostgreSQL whose log is sharded. The
+roll-up's tables are on its coordinator alone: they go to the shards as a subquery's rows, to be joined there."""
 
-GAPS_WITH_ROWS = {
-    dialect: sa.select(ranges.c.first_id, ranges.c.last_id)
-    .where(sa.exists().where(LOG.id.between(ranges.c.first_id, ranges.c.last_id), is_plain(dialect)))
-    .order_by(ranges.c.first_id)
-    for dialect in BY_DIALECT
-    for ranges in [gaps()]
-}
+
+def _gaps_with_rows(form: str) -> sa.Select[Any]:
+    ranges = gaps()
+    between = LOG.id.between(ranges.c.first_id, ranges.c.last_id)
+    found = sa.select(ranges.c.first_id, ranges.c.last_id).order_by(ranges.c.first_id)
+    if form == DISTRIBUTED:
+        return found.distinct().select_from(sa.join(ranges, EnforcementLog.__table__, between)).where(is_plain(form))
+    return found.where(sa.exists().where(between, is_plain(form)))
+
+
+GAPS_WITH_ROWS = {form: _gaps_with_rows(form) for form in FORMS}
 """Gaps with a plain row, which came after its neighbours or was made canonical."""
 
-PLAIN_RUNS = {dialect: _runs(sa.select(LOG.id).where(_CHUNK, is_plain(dialect))) for dialect in BY_DIALECT}
+PLAIN_RUNS = {form: _runs(sa.select(LOG.id).where(_CHUNK, is_plain(form))) for form in FORMS}
 """Parameters: ``first``, ``last``."""
 
 TOUCHING = sa.select(ROLLED_UP).where(_RANGE.last_id >= _FIRST - 1, _RANGE.first_id <= _LAST + 1)
 """Ranges held that overlap ``first`` to ``last`` or are beside it."""
 
 HOLD, LET_GO = sa.insert(ROLLED_UP), sa.delete(ROLLED_UP).where(_RANGE.first_id == _FIRST)
+
+
+def _held(form: str, selected: Any) -> Any:
+    """`selected` rows of the log, as far as the roll-up holds them."""
+    if form != DISTRIBUTED:
+        return selected.where(is_rolled_up(LOG.id))
+    ranges = sa.select(ROLLED_UP).subquery("held")
+    inside = LOG.id.between(ranges.c.first_id, ranges.c.last_id)
+    if isinstance(selected, sa.Delete):
+        return selected.where(inside)  # USING
+    return selected.select_from(sa.join(EnforcementLog.__table__, ranges, inside))
+
 
 _RULE = (LOG.rule_id, sa.case((LOG.success == sa.true(), sa.true()), else_=sa.false()))
 _GROUPS: dict[sa.Table, tuple[Column, ...]] = {
@@ -162,8 +191,8 @@ _GROUPS: dict[sa.Table, tuple[Column, ...]] = {
 }
 
 
-def _count(table: sa.Table, dialect: str, rows: Sequence[sa.ColumnElement[bool]], *, by: int, pruned: bool) -> Any:
-    """Adds the log rows that fulfil the conditions to `table`, `by` times: once, or with -1 takes them away."""
+def _count(table: sa.Table, form: str, rows: Sequence[sa.ColumnElement[bool]], *, by: int, pruned: bool) -> Any:
+    """Adds the held log rows that fulfil the conditions to `table`, `by` times: once, or with -1 takes them away."""
     keys = [key.label(f"k{n}") for n, key in enumerate(_GROUPS[table])]
     sums = [sa.func.count() * _number(by)]
     if "total_ms" in table.c:
@@ -173,8 +202,8 @@ def _count(table: sa.Table, dialect: str, rows: Sequence[sa.ColumnElement[bool]]
         .where(*rows, _MS.is_not(None))
         .group_by(*(sa.literal_column(str(n + 1)) for n in range(len(keys))))
     )
-    insert: Any = (sqlite.insert if dialect == "sqlite" else postgresql.insert)(table).from_select(
-        table.c.keys(), selected
+    insert: Any = (sqlite.insert if form == "sqlite" else postgresql.insert)(table).from_select(
+        table.c.keys(), _held(form, selected)
     )
     names = [column.name for column in table.c if not column.primary_key]
     return insert.on_conflict_do_update(
@@ -183,10 +212,7 @@ def _count(table: sa.Table, dialect: str, rows: Sequence[sa.ColumnElement[bool]]
     )
 
 
-ROLL_UP = {
-    dialect: [_count(table, dialect, [_CHUNK, is_rolled_up(LOG.id)], by=1, pruned=False) for table in _GROUPS]
-    for dialect in BY_DIALECT
-}
+ROLL_UP = {form: [_count(table, form, [_CHUNK], by=1, pruned=False) for table in _GROUPS] for form in FORMS}
 """The plain rows of ``first`` to ``last``, of which none was held before and whose ranges are held now."""
 
 # Taking away what is pruned -------------------------------------------------------------------------------------------
@@ -196,7 +222,6 @@ _OLD = [
     LOG.timestamp < sa.bindparam("before", type_=LOG.timestamp.type),
     LOG.timestamp <= sa.bindparam("up_to", type_=LOG.timestamp.type),
     sa.tuple_(LOG.timestamp, LOG.id) <= _end,
-    is_rolled_up(LOG.id),
 ]
 
 
@@ -207,34 +232,33 @@ def end_of_days(before: datetime) -> datetime:
 
 _BEFORE = sa.bindparam("before", type_=LOG.timestamp.type)
 PRUNABLE = {
-    dialect: sa.select(
+    form: sa.select(
         sa.func.count().filter(plain).label("rows"),
         sa.func.min(LOG.timestamp).filter(plain).label("first"),
         sa.func.max(LOG.timestamp).filter(plain).label("last"),
         sa.func.count().filter(sa.not_(plain)).label("in_another_form"),
     ).where(LOG.timestamp < _BEFORE)
-    for dialect in BY_DIALECT
-    for plain in [is_plain(dialect)]
+    for form in FORMS
+    for plain in [is_plain(form)]
 }
 """What `prune` would remove: how many rows, of when, and how many of as old a text it would leave."""
 
-OLDEST = (
-    sa.select(LOG.timestamp, LOG.id).where(_OLD[0], is_rolled_up(LOG.id)).order_by(LOG.timestamp, LOG.id).limit(_LIMIT)
-)
+OLDEST = {
+    form: _held(form, sa.select(LOG.timestamp, LOG.id).where(_OLD[0])).order_by(LOG.timestamp, LOG.id).limit(_LIMIT)
+    for form in FORMS
+}
 """When and which: the first ``limit`` rows of those held whose enforcement began ``before`` an instant."""
 
-OLD_RUNS = _runs(sa.select(LOG.id).where(*_OLD))
+OLD_RUNS = {form: _runs(_held(form, sa.select(LOG.id).where(*_OLD))) for form in FORMS}
 """Parameters, also of the next two: ``before``, and ``up_to`` and ``up_to_id``, the place of a batch's last row."""
 
 COUNT_AS_PRUNED = {
-    dialect: [
-        _count(table, dialect, _OLD, by=by, pruned=pruned)
-        for table in _GROUPS
-        for by, pruned in ((-1, False), (1, True))
+    form: [
+        _count(table, form, _OLD, by=by, pruned=pruned) for table in _GROUPS for by, pruned in ((-1, False), (1, True))
     ]
-    for dialect in BY_DIALECT
+    for form in FORMS
 }
-DELETE_OLD = sa.delete(EnforcementLog.__table__).where(*_OLD)
+DELETE_OLD = {form: _held(form, sa.delete(EnforcementLog.__table__).where(*_OLD)) for form in FORMS}
 
 _SINCE = sa.bindparam("since", type_=LOG.timestamp.type)
 FORGET_EMPTY_SINCE = [
@@ -316,14 +340,17 @@ def times_of(filters: Filters) -> Any:
     rolled = sa.select(table.c.rule_id, table.c.ms, table.c.enforcements.label("n")).where(
         *filters.of_rollup(table), *days
     )
-    edges = [_counted([*edge, *_of_rolled_up_row(filters)]) for edge in _edges(filters, whole)]
-    return sa.union_all(rolled, not_rolled_up_times(filters), *edges).subquery("all_times").select()
+    edges = _edges(filters, whole)
+    read = [_counted([edge, *_of_edge(filters)]) for edge in edges]
+    return sa.union_all(rolled, not_rolled_up_times(filters, edges), *read).subquery("all_times").select()
 
 
-def not_rolled_up_times(filters: Filters) -> sa.Select[Any]:
-    """The same of the rows that the roll-up does not hold."""
-    rows = of_not_rolled_up(LOG.rule_id, _MS.label("ms"), where=filters.of_log()).c
-    return sa.select(rows.rule_id, rows.ms, sa.func.count().label("n")).group_by(rows.rule_id, rows.ms)
+def not_rolled_up_times(filters: Filters, but: Sequence[sa.ColumnElement[bool]] = ()) -> sa.Select[Any]:
+    """The same of the rows that the roll-up does not hold, `but` of some that are counted otherwise."""
+    where = [*filters.of_log(), *map(sa.not_, but)]
+    return sa.select(
+        of_not_rolled_up(LOG.rule_id, _MS.label("ms"), sa.func.count().label("n"), where=where, by=(LOG.rule_id, _MS))
+    )
 
 
 def trend_of(filters: Filters) -> Any:
@@ -338,14 +365,11 @@ def trend_of(filters: Filters) -> Any:
         HOURS.c.enforcements.label("n"),
         sa.cast(HOURS.c.total_ms, sa.Double).label("total"),
     ).where(*filters.of_rollup(HOURS), *_between(HOURS.c.hour, *whole))
-    late = of_not_rolled_up(day, _MS.label("ms"), where=filters.of_log()).c
-    rest = sa.select(late.date, sa.func.count(), sa.func.sum(sa.cast(late.ms, sa.Double))).group_by(late.date)
+    edges = _edges(filters, whole)
+    rest = of_not_rolled_up(day, *sums, where=[*filters.of_log(), *map(sa.not_, edges)], by=(day,))
     own_day = utc_date(LOG.timestamp).label("date")
-    edges = [
-        sa.select(own_day, *sums).where(*edge, *_of_rolled_up_row(filters)).group_by(own_day)
-        for edge in _edges(filters, whole)
-    ]
-    return sa.union_all(rolled, rest, *edges).subquery("all_days").select()
+    read = [sa.select(own_day, *sums).where(edge, *_of_edge(filters)).group_by(own_day) for edge in edges]
+    return sa.union_all(rolled, sa.select(rest), *read).subquery("all_days").select()
 
 
 def _counted(rows: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any]:
@@ -353,19 +377,21 @@ def _counted(rows: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any]:
     return sa.select(LOG.rule_id, _MS.label("ms"), sa.func.count().label("n")).where(*rows).group_by(LOG.rule_id, _MS)
 
 
-def _edges(filters: Filters, whole: tuple[datetime | None, datetime | None]) -> list[list[sa.ColumnElement[bool]]]:
-    """What of the window is not whole hours or days, at its ends. Rows held are canonical: their text compares."""
+def _edges(filters: Filters, whole: tuple[datetime | None, datetime | None]) -> list[sa.ColumnElement[bool]]:
+    """What of the window is not whole hours or days, at its ends: of canonical rows, whose text compares, all are read
+    there, whether the roll-up holds them or not. (It holds no others.)"""
     begin, end = whole
+    canonical = sa.not_(is_no_canonical_instant(LOG.timestamp))
     edges = []
     if filters.since is not None and begin is not None and filters.since < begin:
-        edges.append([LOG.timestamp >= filters.since, LOG.timestamp < begin])
+        edges.append(sa.and_(LOG.timestamp >= filters.since, LOG.timestamp < begin, canonical))
     if filters.until is not None and end is not None and end < filters.until:
-        edges.append([LOG.timestamp >= end, LOG.timestamp < filters.until])
+        edges.append(sa.and_(LOG.timestamp >= end, LOG.timestamp < filters.until, canonical))
     return edges
 
 
-def _of_rolled_up_row(filters: Filters) -> list[sa.ColumnElement[bool]]:
-    return [is_rolled_up(LOG.id), *OUTCOMES[filters.outcome], *log_filters(rule_id=filters.rule_id)]
+def _of_edge(filters: Filters) -> list[sa.ColumnElement[bool]]:
+    return [*OUTCOMES[filters.outcome], *log_filters(rule_id=filters.rule_id)]
 
 
 def _between(column: Column, begin: Any, end: Any) -> list[sa.ColumnElement[bool]]:

