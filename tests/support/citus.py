@@ -9,6 +9,7 @@ answers. Finding none is allowed: the tests of the cluster are then not there, a
     RISK_STORE_TEST_CITUS_IMAGE   the image for the containers
 """
 
+import gc
 import os
 import secrets
 import signal
@@ -196,8 +197,11 @@ def _docker_problem() -> str | None:
             with closing(DockerClient(timeout=3).client) as client:
                 client.ping()
         except Exception as error:  # docker, requests and the imports raise what they like
-            return f"{type(error).__name__}: {error}"
-    return None
+            problem: str | None = f"{type(error).__name__}: {error}"
+        else:
+            problem = None
+        gc.collect()  # docker leaves sockets open when it fails: a ResourceWarning here, not an error in a later test
+    return problem
 
 
 def _from_containers(stack: ExitStack, told: str) -> Cluster:
