@@ -119,6 +119,7 @@ class RiskStore:
         self._is_sqlite = self._url.get_backend_name() == "sqlite"
         # An in-memory database is its one connection: readers share it, and wait for their turn like writers.
         self._in_memory = self._is_sqlite and database_file(self._url) is None
+        self._records_by_driver = (self._is_sqlite and not self._in_memory) or self._engine.driver == "psycopg"
         self._readers = self._engine if self._in_memory else open_engine(self._url, "read", pool_size=pool_size)
         self._queue = WriterQueue()
         self._writer: sa.Connection | None = None
@@ -220,14 +221,13 @@ class RiskStore:
         The same path that :meth:`enforce` ends with. The log gets an enforcement_id if it has none, so that calling
         again with it after an error never doubles the row. Raises InvalidValue, EnforcementNotRecorded.
         """
-        by_driver = (self._is_sqlite and not self._in_memory) or self._engine.driver == "psycopg"
-        if not by_driver:
+        if not self._records_by_driver:
             log.check_writable()  # else the first step does, before anything else
         if not log.enforcement_id:
             log.enforcement_id = uuid.uuid4().hex
         lockouts = [] if lockout is None else [lockout]
         steps = recording(lambda: log, lockouts, self._context.limits, in_flight=False)
-        return run_steps(steps, self._write, self._write_outcome if by_driver else None)
+        return run_steps(steps, self._write, self._write_outcome if self._records_by_driver else None)
 
     def interrupted(self) -> list[Interrupted]:
         """Enforcements that have begun and whose process is gone: nobody will finish them. Those of other hosts, of

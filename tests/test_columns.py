@@ -434,6 +434,40 @@ def test_what_is_no_aware_instant_is_refused_alike(engines: dict[str, sa.Connect
     assert_refused(engines, "instant", value, NOT_INSTANT)
 
 
+odd = ints | floats | any_text | st.booleans() | st.datetimes() | st.just(None) | ints.map(Indexed)
+
+
+@often
+@given(
+    values=st.lists(ints | st.none())
+    | st.lists(any_text | st.none())
+    | st.lists(st.text("ab") | st.none())
+    | st.lists(st.datetimes(timezones=st.just(UTC) | zones) | st.none())
+    | st.lists(odd),
+    type_=st.sampled_from([Int64(), CheckedText(), FreeText(), UtcInstant(), CheckedFloat(), CalendarDate()]),
+    name=st.sampled_from(["sqlite", "postgresql"]),
+)
+@example([2**63 - 1, None, -(2**63)], Int64(), "sqlite")
+@example([2**63], Int64(), "postgresql")
+@example([True], Int64(), "sqlite")
+@example(["a", "b\0"], CheckedText(), "sqlite")
+@example(["a", None, "\udc80"], FreeText(), "postgresql")
+def test_a_column_is_written_as_each_of_its_values_would_be(
+    engines: dict[str, sa.Connection], values: list[Any], type_: CheckedType[Any], name: str
+) -> None:
+    dialect = engines[name].dialect
+
+    def written(encode: Any) -> Any:
+        try:
+            return [(type(value), value) for value in encode()]
+        except InvalidValue as refused:
+            return str(refused)
+
+    one = type_.encoder(dialect)
+    by_value = written(lambda: [None if value is None else one(value) for value in values])
+    assert written(lambda: type_.encode_column(values, dialect)) == by_value
+
+
 @often
 @given(value=st.dates())
 @example(date.min)

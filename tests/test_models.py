@@ -1,6 +1,7 @@
 """The models: what building one refuses, what a row becomes, and what a plain Session may write."""
 
 import dataclasses
+import inspect
 import json
 import shutil
 import sqlite3
@@ -48,6 +49,10 @@ often = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCh
 FIVE = datetime(2025, 10, 21, 17, tzinfo=UTC)
 NAN, INF = float("nan"), float("inf")
 BEYOND = 2**63
+CHECKED = (
+    *("account_id", "rule_id", "action", "reason", "success"),
+    *("positions_closed", "orders_canceled", "execution_time_ms"),
+)
 
 
 def create_tables(url: str) -> None:
@@ -911,3 +916,72 @@ def test_the_specifications_trend_reads_what_our_models_wrote(sqlite_template: P
         days = connection.exec_driver_sql(TREND).all()
     engine.dispose()
     assert [tuple(day) for day in days] == [(now.date().isoformat(), 145.0, 1)]
+
+
+# Models that are made with every enforcement have an __init__ of their own
+
+
+@pytest.mark.parametrize("model", [EnforcementLog, EnforcementInFlight, Lockout])
+def test_a_model_with_an_init_of_its_own_is_made_as_its_dataclass_says(model: type[Base]) -> None:
+    required = {
+        field.name: 7
+        for field in dataclasses.fields(model)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    made: Any = model(**required)
+    for field in dataclasses.fields(model):
+        value = getattr(made, field.name)
+        if field.name in required:
+            assert value == 7
+        elif field.default_factory is not dataclasses.MISSING:
+            assert isinstance(value, datetime)
+        else:
+            assert value == getattr(model._loaded({}), field.name), "its default, as a row without a value has it"
+    for name in required:
+        with pytest.raises(TypeError, match=name):
+            model(**{other: 7 for other in required if other != name})
+    with pytest.raises(TypeError, match="unknown"):
+        model(**required, unknown=1)
+    assert list(inspect.signature(model).parameters) == [field.name for field in dataclasses.fields(model)]
+
+
+def test_a_log_row_may_be_made_by_position_as_v1_made_it() -> None:
+    log = EnforcementLog(None, 5, "RULE-003", "CLOSE_ALL", reason="loss")
+    assert (log.id, log.account_id, log.rule_id, log.action, log.reason, log.success) == (
+        *(None, 5, "RULE-003", "CLOSE_ALL", "loss", False),
+    )
+    with pytest.raises(TypeError, match="multiple values"):
+        EnforcementLog(None, 5, account_id=6)  # type: ignore[misc]
+    with pytest.raises(TypeError, match="too many positional"):
+        Lockout(5)  # type: ignore[misc]
+
+
+def test_a_new_object_is_written_whole_and_its_changes_after_that(engine: sa.Engine) -> None:
+    with Session(engine) as session:
+        log = EnforcementLog(account_id=5, rule_id="R", action="A", reason="loss", success=True, details="{}")
+        session.add_all([log, Lockout(account_id=5, is_locked=True, reason="loss", rule_id="R")])
+        session.commit()
+        assert (log.id is not None, log.success, log.details, log.positions_closed) == (True, True, "{}", 0)
+        lockout = session.get(Lockout, 5)
+        assert lockout is not None
+        assert (lockout.is_locked, lockout.reason, lockout.created_at is not None) == (True, "loss", True)
+        session.merge(Lockout(account_id=5, is_locked=False))
+        session.commit()
+        session.refresh(lockout)
+        assert (lockout.is_locked, lockout.reason) == (False, "loss"), "what was not given is left alone"
+        assert lockout.created_at is not None
+
+
+row_values = st.sampled_from([0, 1, -1, BEYOND, True, None, "", "R", "a\0", "\udc80", 1.5, "é"])
+
+
+@often
+@given(rows=st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(CHECKED, row_values)), min_size=1, max_size=3))
+def test_rows_that_are_taken_for_plain_at_a_glance_are_those_that_the_checks_pass(rows: list[dict[str, Any]]) -> None:
+    usual = {"account_id": 1, "rule_id": "R", "action": "A", "reason": "r", "success": True}
+    counts = {"positions_closed": 0, "orders_canceled": 0, "execution_time_ms": None}
+    full = [usual | counts | row for row in rows]
+    if EnforcementLog.are_plain({name: [row[name] for row in full] for name in CHECKED}):
+        for row in full:
+            EnforcementLog.check_values(row)
+    assert EnforcementLog.are_plain({name: [value] for name, value in (usual | counts).items()})

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import Annotated, Any, ClassVar, Self
+from functools import cache
+from inspect import Parameter, Signature
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, MappedAsDataclass, class_mapper, mapped_column
@@ -36,6 +39,7 @@ __all__ = [
     "OrderTypeCode",
     "PositionTypeCode",
     "Price",
+    "quick_init",
     "utc_now",
 ]
 
@@ -76,6 +80,70 @@ OrderStateCode = Annotated[OrderState, mapped_column(IntCode(OrderState))]
 PositionTypeCode = Annotated[PositionType, mapped_column(IntCode(PositionType))]
 
 
+class _Form(NamedTuple):
+    """How objects of a model are made."""
+
+    names: frozenset[str]
+    required: frozenset[str]
+    factories: Sequence[tuple[str, Callable[[], Any]]]
+    defaults: Mapping[str, Any]
+    checks: bool
+
+
+def _is_optional(field: dataclasses.Field[Any]) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+
+
+def _signature(model: Any) -> Signature:
+    return Signature(
+        [
+            Parameter(
+                field.name,
+                Parameter.KEYWORD_ONLY if field.kw_only else Parameter.POSITIONAL_OR_KEYWORD,
+                default=... if _is_optional(field) else Parameter.empty,
+                annotation=field.type,
+            )
+            for field in dataclasses.fields(model)
+        ]
+    )
+
+
+@cache
+def _form(model: Any) -> _Form:
+    fields = dataclasses.fields(model)
+    factories = [(f.name, f.default_factory) for f in fields if f.default_factory is not dataclasses.MISSING]
+    names, required = {f.name for f in fields}, {f.name for f in fields if not _is_optional(f)}
+    blank = class_mapper(model).class_manager.new_instance()  # which has no value, and tells the default of each
+    defaults = {name: getattr(blank, name) for name in names - required - {name for name, _ in factories}}
+    return _Form(
+        frozenset(names),
+        frozenset(required),
+        factories,
+        defaults if model.written_whole else {},
+        hasattr(model, "__post_init__"),
+    )
+
+
+def quick_init(self: Any, *args: Any, **given: Any) -> None:
+    """What a dataclass's own ``__init__`` does, for models made with every enforcement: in less than half its time.
+
+    That one sets field by field through SQLAlchemy's attributes, half a microsecond each, also what is left at its
+    default, so that a listener hears of each change. Of a new object nothing has changed: it is written as it stands.
+    """
+    model: Any = type(self)
+    form = _form(model)
+    if args or not form.required <= given.keys() <= form.names:
+        given = dict(
+            model.__signature__.bind(*args, **given).arguments
+        )  # by position; or raises TypeError, which names it
+    for name, factory in form.factories:
+        if name not in given:
+            given[name] = factory()
+    vars(self).update(form.defaults, **given)
+    if form.checks:
+        self.__post_init__()
+
+
 class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
     """Base of all models: each is a dataclass and a table at once (D1).
 
@@ -85,6 +153,14 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
 
     metadata = sa.MetaData(naming_convention=NAMING_CONVENTION)
     __table__: ClassVar[sa.Table]
+    written_whole: ClassVar[bool] = False
+    """Whether a new object holds its defaults as if they had been given; else what was not given is no value of it,
+    which `Session.merge` leaves alone in the row."""
+    __signature__: ClassVar[Signature]
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        cls.__signature__ = _signature(cls)  # for help() and editors, whichever way it is made
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-ready values: codes as integers, instants as ISO 8601 with offset, dates as ISO 8601."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from types import NoneType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Mapped, mapped_column
 
-from risk_store.columns import INT64_MAX, storable_text
+from risk_store.columns import INT64_MAX, is_plain_text, storable_text
 from risk_store.errors import InvalidValue
-from risk_store.models.base import Base, Count, Flag, FreeStr, Id, Identifier, Instant, utc_now
+from risk_store.models.base import Base, Count, Flag, FreeStr, Id, Identifier, Instant, quick_init, utc_now
 from risk_store.owner import RUNNING, Owner, OwnerState, this_process
 
 __all__ = ["EnforcementInFlight", "EnforcementLog"]
@@ -32,6 +33,7 @@ class EnforcementLog(Base, kw_only=False):
 
     __tablename__ = "enforcement_log"
     __table_args__ = ({"sqlite_autoincrement": True},)
+    written_whole = True
 
     id: Mapped[Id | None] = mapped_column(sa.Identity(), primary_key=True, nullable=False, default=None)
     account_id: Mapped[Id] = mapped_column(default=0)
@@ -53,6 +55,9 @@ class EnforcementLog(Base, kw_only=False):
     """More facts, JSON by convention."""
     enforcement_id: Mapped[Identifier | None] = mapped_column(default=None)
     """Names the enforcement once and for all, unique per account: a retry finds the row instead of doubling it."""
+
+    if not TYPE_CHECKING:
+        __init__ = quick_init
 
     V1_COLUMNS: ClassVar[tuple[str, ...]] = (
         "id",
@@ -116,7 +121,25 @@ class EnforcementLog(Base, kw_only=False):
         if milliseconds is not None and _whole("execution_time_ms", milliseconds) < 0:
             raise InvalidValue("execution_time_ms", milliseconds, "whole milliseconds, 0 or more")
 
+    @staticmethod
+    def are_plain(columns: Mapping[str, Sequence[Any]]) -> bool:
+        """Whether :meth:`check_values` would pass the values of all rows: a quick look that may say no in doubt."""
+        kinds = {name: {*map(type, columns[name])} for name in _CHECKED}
+        texts, identifiers = (*_IDENTIFIERS, "reason"), [*columns["rule_id"], *columns["action"]]
+        times = [time for time in columns["execution_time_ms"] if time is not None]
+        return (
+            kinds["success"] <= {bool}
+            and all(kinds[name] <= {str} and all(columns[name]) for name in texts)
+            and is_plain_text("".join(identifiers))
+            and all(kinds[name] <= {int} for name in ("account_id", "positions_closed", "orders_canceled"))
+            and kinds["execution_time_ms"] <= {int, NoneType}
+            and min(columns["account_id"]) >= 1
+            and max(columns["account_id"]) <= INT64_MAX
+            and min(*columns["positions_closed"], *columns["orders_canceled"], *times) >= 0
+        )
 
+
+_IDENTIFIERS = ("rule_id", "action")
 _CHECKED = (
     *("account_id", "rule_id", "action", "reason", "success"),
     *("positions_closed", "orders_canceled", "execution_time_ms"),
@@ -124,7 +147,7 @@ _CHECKED = (
 
 
 def _whole(field: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
+    if type(value) is not int and (not isinstance(value, int) or isinstance(value, bool)):
         raise InvalidValue(field, value, "a whole number")
     return value
 
@@ -157,6 +180,9 @@ class EnforcementInFlight(Base, kw_only=True):
     pid: Mapped[Count]
     process_started: Mapped[FreeStr | None] = mapped_column(default=None)
     """The owner's start time in the system's own unit (Linux: clock ticks since boot), since pids are used again."""
+
+    if not TYPE_CHECKING:
+        __init__ = quick_init
 
     @property
     def owner(self) -> Owner:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from risk_store.models.base import Base, Flag, FreeStr, Id, Identifier, Instant, utc_now
+from risk_store.models.base import Base, Flag, FreeStr, Id, Identifier, Instant, quick_init, utc_now
 
 __all__ = ["Lockout"]
 
@@ -32,6 +34,9 @@ class Lockout(Base, kw_only=True):
     updated_at: Mapped[Instant | None] = mapped_column(
         server_default=sa.func.current_timestamp(), onupdate=utc_now, default=None
     )
+
+    if not TYPE_CHECKING:
+        __init__ = quick_init
 
 
 sa.Index("idx_lockouts_until", Lockout.locked_until)

@@ -10,7 +10,7 @@ printed by `python -m benchmarks`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -21,7 +21,7 @@ from risk_store.errors import InvalidValue, StoreClosed
 from risk_store.models import Base
 from risk_store.sharding import is_distributed
 
-__all__ = ["Compiled", "Lane", "Prepared", "encoder"]
+__all__ = ["Compiled", "Lane", "Prepared", "encode_column", "encoder"]
 
 Convert = Callable[[Any], Any]
 
@@ -92,6 +92,16 @@ def encoder(type_: Any, dialect: sa.Dialect) -> Convert | None:
         return type_.encoder(dialect)
     processor: Convert | None = type_.dialect_impl(dialect).bind_processor(dialect)
     return processor
+
+
+def encode_column(type_: Any, values: Sequence[Any], dialect: sa.Dialect) -> Iterable[Any]:
+    """What :func:`encoder` makes of each value of a column; of None, None."""
+    if isinstance(type_, CheckedType):
+        return type_.encode_column(values, dialect)
+    encode = encoder(type_, dialect)
+    if encode is None or {*map(type, values)} <= {bool}:  # which each driver takes
+        return values
+    return [None if value is None else encode(value) for value in values]
 
 
 class Compiled(NamedTuple):

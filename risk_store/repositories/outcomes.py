@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from risk_store.models import EnforcementLog, Lockout
 from risk_store.repositories.enforcements import INSERT, log_values
-from risk_store.repositories.lane import Compiled, Prepared
+from risk_store.repositories.lane import Prepared
 from risk_store.repositories.lockouts import SET, lockout_values
 from risk_store.statements import outcomes as statements
 
@@ -39,21 +39,16 @@ class Outcome:
             for lock in lockouts
         ]
         self.log = log
-        self._sent: list[tuple[str, Any]] = []
         self.log_id: int | None = None
         """Of the log row, once it is written; durable it is when the transaction is."""
         if dialect.name == "sqlite":
-            for lock in locks:
-                self._add(SET.on(dialect), lock)
-            self._add(INSERT.on(dialect), values)
+            sent = [*[(SET, lock) for lock in locks], (INSERT, values)]
         else:  # one at most
             named = {f"log_{name}": value for name, value in values.items()}
             for lock in locks:
                 named |= {name if name == "at" else f"lockout_{name}": value for name, value in lock.items()}
-            self._add((_RECORD_AND_LOCK if locks else _RECORD).on(dialect), named)
-
-    def _add(self, statement: Compiled, values: dict[str, Any]) -> None:
-        self._sent.append((statement.sql, statement.values(values)))
+            sent = [(_RECORD_AND_LOCK if locks else _RECORD, named)]
+        self._sent = [((on := statement.on(dialect)).sql, on.values(given)) for statement, given in sent]
 
     def write(self, cursor: Any) -> None:
         """Sends it by a cursor of the driver's. On PostgreSQL it is one statement, a transaction of its own."""
