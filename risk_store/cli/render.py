@@ -46,17 +46,22 @@ def plain(value: Any) -> str:
     return visible(str(value))
 
 
-def write(text: str, stream: TextIO | None = None) -> None:
-    """Writes `text` at once. A reader that has seen enough (`| head`) is no failure: the rest goes nowhere."""
+def write(text: str, stream: TextIO | None = None) -> bool:
+    """Writes `text` at once. A reader that has seen enough (`| head`) is no failure: the rest goes nowhere.
+
+    Returns whether it is still read.
+    """
     stream = stream or sys.stdout
     try:
         stream.write(text)
         stream.flush()
+        return True
     except OSError as error:
         # What is still in the buffer must not fail once more when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         if not isinstance(error, BrokenPipeError):
             raise
+        return False
 
 
 def say(line: str = "") -> None:

@@ -224,6 +224,25 @@ _OLD = [
     sa.tuple_(LOG.timestamp, LOG.id) <= _end,
 ]
 
+
+def end_of_days(before: datetime) -> datetime:
+    """The end of the whole UTC days that end by `before`. Raises InvalidValue for what is no aware instant."""
+    return _floor(arguments.instant("before", before), DAY)
+
+
+_BEFORE = sa.bindparam("before", type_=LOG.timestamp.type)
+PRUNABLE = {
+    form: sa.select(
+        sa.func.count().filter(plain).label("rows"),
+        sa.func.min(LOG.timestamp).filter(plain).label("first"),
+        sa.func.max(LOG.timestamp).filter(plain).label("last"),
+        sa.func.count().filter(sa.not_(plain)).label("in_another_form"),
+    ).where(LOG.timestamp < _BEFORE)
+    for form in FORMS
+    for plain in [is_plain(form)]
+}
+"""What `prune` would remove: how many rows, of when, and how many of as old a text it would leave."""
+
 OLDEST = {
     form: _held(form, sa.select(LOG.timestamp, LOG.id).where(_OLD[0])).order_by(LOG.timestamp, LOG.id).limit(_LIMIT)
     for form in FORMS
