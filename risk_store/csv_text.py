@@ -7,7 +7,7 @@ apostrophe in front; numbers are numbers, negative ones too.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from datetime import date
 from enum import Enum
 from itertools import chain
@@ -29,7 +29,7 @@ class _Line:
         self.text = text
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Generator[str]:
     r"""A header and one line a row, each with its end, as they come: a million rows take no more memory than one.
 
     Instants and dates are ISO 8601, codes their names, bytes as SQL spells a blob, None is empty.

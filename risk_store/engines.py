@@ -49,13 +49,20 @@ __all__ = [
 
 logger = logging.getLogger("risk_store.engines")
 
-Purpose = Literal["store", "read", "look", "migrate"]
-"""What an engine is opened for: the store's own work; reading only; one look at a database in whatever state it is;
-changing the schema (the only one that may create a file)."""
+Purpose = Literal["store", "read", "watch", "look", "migrate"]
+"""What an engine is opened for: the store's own work; reading only; reading again and again beside a daemon that must
+not feel it; one look at a database in whatever state it is; changing the schema (the only one that may make a file)."""
+
+READING = ("read", "watch", "look")
+"""The purposes that never write."""
 
 BUSY_TIMEOUT_S = 30.0  # SQLite's wait for a writer in another process: 0 of 800 transactions "locked" (testing.md 6)
 CONNECT_TIMEOUT_S = 10  # libpq waits for a silent host for ever
+WATCH_BUSY_TIMEOUT_S = 0.25  # who watches tells that the file is locked, rather than to wait
+WATCH_STATEMENT_TIMEOUT_MS = 2_000
 MIGRATION_LOCK_TIMEOUT_S = 120.0  # how long one migration waits for another one to end
+# PostgreSQL: any constant of 64 bits that no other program uses for its own advisory lock: "riskstor" in ASCII.
+MIGRATION_LOCK = int.from_bytes(b"riskstor", "big")
 
 # What a URL's query may show, and of what it may show the name: nothing else, since drivers take passwords there too.
 _SHOWN_QUERY = {"host", "port", "dbname", "mode", "sslmode", "application_name", "connect_timeout", "options"}
@@ -196,7 +203,7 @@ def _url_to_open(url: URL, purpose: Purpose) -> URL:
     if file is None:
         return url
     # mode=rw: opening never creates a file (a mistyped path must not become an empty database).
-    mode = {"store": "rw", "read": "ro", "look": mode_to_look(file), "migrate": "rwc"}[purpose]
+    mode = {"store": "rw", "read": "ro", "watch": "ro", "look": mode_to_look(file), "migrate": "rwc"}[purpose]
     return url.set(database=file.as_uri()).update_query_dict({"mode": mode, "uri": "true"})
 
 
@@ -212,8 +219,12 @@ def _url_of_server(url: URL, purpose: Purpose) -> URL:
 def _server_settings(purpose: Purpose) -> dict[str, str]:
     # The session's zone only shapes how instants travel; UTC keeps the years 1 and 9999 within Python's range. Floats
     # travel as text with psycopg: whole, whatever the database's owner has set. And text as what Python can hold.
-    read_only = {"default_transaction_read_only": "on"} if purpose in ("read", "look") else {}
-    return {"timezone": "UTC", "extra_float_digits": "1", "client_encoding": "UTF8", **read_only}
+    settings = {"timezone": "UTC", "extra_float_digits": "1", "client_encoding": "UTF8"}
+    if purpose in READING:
+        settings["default_transaction_read_only"] = "on"
+    if purpose == "watch":
+        settings["statement_timeout"] = str(WATCH_STATEMENT_TIMEOUT_MS)
+    return settings
 
 
 def _settings(url: URL, purpose: Purpose, pool_size: int) -> dict[str, Any]:
@@ -235,14 +246,14 @@ def _settings(url: URL, purpose: Purpose, pool_size: int) -> dict[str, Any]:
         if purpose == "store":
             # No bound for writers: an enforcement must not wait 30 s for a connection that other threads hold.
             settings["max_overflow"] = -1
-        if purpose == "read":
+        if purpose in ("read", "watch"):
             # One snapshot for all statements of a read transaction, as SQLite gives it.
             settings["isolation_level"] = "REPEATABLE READ"
     return settings
 
 
 def _patience(purpose: Purpose) -> float:
-    return MIGRATION_LOCK_TIMEOUT_S if purpose == "migrate" else BUSY_TIMEOUT_S
+    return {"migrate": MIGRATION_LOCK_TIMEOUT_S, "watch": WATCH_BUSY_TIMEOUT_S}.get(purpose, BUSY_TIMEOUT_S)
 
 
 def _prepare(engine: sa.Engine, url: URL, purpose: Purpose) -> None:
@@ -262,7 +273,7 @@ def _prepare_sqlite(engine: sa.Engine, purpose: Purpose) -> None:
         getattr(raw, "driver_connection", raw).text_factory = _decoded
         # The adopted file's triggers and views run in this process: not with functions that could do harm.
         pragmas = ["trusted_schema = OFF"]
-        if purpose in ("read", "look"):
+        if purpose in READING:
             pragmas.append("query_only = ON")  # a second lock behind mode=ro
         elif purpose == "migrate":
             # Off before BEGIN (inside a transaction the pragma has no effect): rebuilding a parent table with foreign
@@ -284,7 +295,7 @@ def _prepare_sqlite(engine: sa.Engine, purpose: Purpose) -> None:
         set_busy_timeout(connection, options.get("busy_timeout_s", _patience(purpose)))
         # IMMEDIATE takes the write lock before anything is read: a deferred transaction that read first cannot wait
         # for the lock and fails at once, whatever the timeout. Readers stay deferred and block nobody.
-        kind = "DEFERRED" if purpose in ("read", "look") else options.get("sqlite_begin", "IMMEDIATE")
+        kind = "DEFERRED" if purpose in READING else options.get("sqlite_begin", "IMMEDIATE")
         _execute(connection, f"BEGIN {kind}")
 
 

@@ -6,7 +6,8 @@ Names and labels are bounded: no account, contract or reason (cardinality, and p
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
 
 from risk_store.alerts import Alert, Thresholds
 from risk_store.models import EnforcementLog
@@ -19,9 +20,11 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(f"{error}; for metrics: pip install 'risk-store[metrics]'", name=error.name) from error
 
 if TYPE_CHECKING:
+    from risk_store.repositories import Transaction
+    from risk_store.schema import SchemaStatus
     from risk_store.store import RiskStore
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "StoreGauges"]
 
 _BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0)
 
@@ -86,13 +89,24 @@ class Metrics:
 
     def watch(self, store: RiskStore) -> None:
         """Adds gauges that are read from the store when they are asked for: lockouts, working orders, its schema."""
-        self.registry.register(_Gauges(store))
+        self.registry.register(StoreGauges(store))
 
 
-class _Gauges:
-    """Read at each scrape. A store that cannot be read gives none of them, and the scrape goes on."""
+class Readable(Protocol):
+    """What the gauges are read from: a RiskStore, or the dashboard's reader."""
 
-    def __init__(self, store: RiskStore) -> None:
+    def status(self) -> SchemaStatus: ...
+
+    def read(self) -> AbstractContextManager[Transaction]: ...
+
+
+class StoreGauges:
+    """Lockouts, working orders and the schema, read at each scrape: a collector for a registry of yours.
+
+    A store that cannot be read gives none of them, and the scrape goes on.
+    """
+
+    def __init__(self, store: Readable) -> None:
         self._store = store
 
     def describe(self) -> Iterable[Any]:

@@ -16,7 +16,7 @@ from risk_store.errors import InvalidValue, shown
 from risk_store.models import Base, EnforcementLog, Lockout
 from risk_store.repositories import Transaction
 
-__all__ = ["Spilled", "read_back"]
+__all__ = ["Spilled", "read_back", "read_line"]
 
 NOT_RECORDED = "enforcement not recorded"
 # These too name lockouts that were asked for; what they tell of the enforcement itself is told again at its end.
@@ -64,18 +64,20 @@ def read_back(lines: Iterable[str]) -> Iterator[Spilled | InvalidValue]:
     [1]
     """
     for number, line in enumerate(lines, 1):
-        start = line.find('{"event": "')
-        if start < 0:
-            continue
-        try:
-            facts = json.loads(line[start:])
-            found = _spilled(number, facts)
-        except (ValueError, TypeError, RecursionError) as error:
-            reason = f"one JSON object of a record ({' '.join(str(error).split())})"
-            yield InvalidValue(f"line {number}", line.strip(), reason)
-        else:
-            if found is not None:
-                yield found
+        if (found := read_line(number, line)) is not None:
+            yield found
+
+
+def read_line(number: int, line: str) -> Spilled | InvalidValue | None:
+    """The record in one line, the error if it begins like one and cannot be read; None for any other line."""
+    start = line.find('{"event": "')
+    if start < 0:
+        return None
+    try:
+        return _spilled(number, json.loads(line[start:]))
+    except (ValueError, TypeError, RecursionError) as error:
+        reason = f"one JSON object of a record ({' '.join(str(error).split())})"
+        return InvalidValue(f"line {number}", line.strip(), reason)
 
 
 def _spilled(number: int, facts: Mapping[str, Any]) -> Spilled | None:

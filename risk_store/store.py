@@ -42,7 +42,7 @@ from risk_store.recording import Limits, Step, recording, run_steps
 from risk_store.repositories import Transaction
 from risk_store.repositories.outcomes import Outcome, write_together
 from risk_store.repositories.rollup import RollUpRepository
-from risk_store.statements import arguments
+from risk_store.statements.rollup import end_of_days
 from risk_store.writers import AccountQueue, Place, WriterQueue
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ class RiskStore:
         milliseconds each, whatever was done by an earlier one stays done. Rows that the roll-up cannot hold (a v1
         daemon's in another form) stay until `risk-store upgrade` makes them canonical. Raises InvalidValue.
         """
-        day = arguments.instant("before", before).replace(hour=0, minute=0, second=0, microsecond=0)
+        day = end_of_days(before)
         self.roll_up()
         rows = 0
         while done := self._rolling(lambda rollup: rollup.prune(day, PRUNED_AT_A_TIME)):

@@ -1,8 +1,6 @@
 """The `risk-store` command as a shell sees it."""
 
 import json
-import os
-import pty
 import shlex
 import shutil
 import signal
@@ -30,28 +28,10 @@ from risk_store.cli import CHECK_CODES, render
 from risk_store.owner import this_process
 from risk_store.schema import HEAD, REVISIONS
 from tests.support import v1
-from tests.support.command import run
+from tests.support.command import on_a_terminal, run
 
 HOSTILE = "[/oops] [bold]<script>\n\x1b[2J\u202etxt\tend"
 SECRET = "c4nary-s3cret"
-
-
-def on_a_terminal(*arguments: str, **environment: str) -> str:
-    """What the command prints on a real (pseudo) terminal."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.environ.update({"TERM": "xterm-256color", "COLUMNS": "140"} | environment)
-        os.execv(sys.executable, [sys.executable, "-m", "risk_store", *arguments])
-    printed = b""
-    try:
-        while part := os.read(terminal, 65536):
-            printed += part
-    except OSError:  # Linux tells the end of a terminal so
-        pass
-    finally:
-        os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, printed.decode()
-    return printed.decode().replace("\r\n", "\n")
 
 
 @pytest.fixture
@@ -132,7 +112,10 @@ def test_filters_narrow_what_is_shown(filled: str) -> None:
     assert rows("slow", filled, "--threshold", "99", "--limit", "1") == 1
     assert rows("slow", filled, "--threshold", "2500") == 0
     assert rows("slow", filled, "--account", "2") == 0
+    assert rows("slow", filled, "--threshold", "99", "--days", "1") == 2
     assert rows("report", filled, "--rule", "RULE-010", "--days", "1") == 0
+    assert rows("lockouts", filled, "--account", "1") == rows("lockouts", filled, "--rule", "RULE-010") == 1
+    assert rows("lockouts", filled, "--account", "1", "--rule", "RULE-010") == 0
     assert rows("orders", filled, "--contract", "CON.[red]", "--account", "1") == 1
     assert rows("orders", filled, "--contract", "CON") == 0
 
@@ -550,27 +533,6 @@ def test_the_package_runs_as_a_module_with_the_same_exit_codes(tmp_path: Path) -
     assert (result.returncode, json.loads(result.stdout)["state"]) == (CHECK_CODES["empty"], "empty")
 
 
-@pytest.mark.parametrize(
-    "verb",
-    [
-        "upgrade",
-        "restore",
-        "copy",
-        "check",
-        "report",
-        "slow",
-        "alerts",
-        "orders",
-        "lockouts",
-        "interrupted",
-        "import",
-        "demo",
-    ],
-)
-def test_the_help_of_each_verb_has_an_example(verb: str) -> None:
-    assert f"Example: risk-store {verb} " in " ".join(run(verb, "--help").stdout.split())
-
-
 def test_a_bad_option_is_a_usage_error() -> None:
     assert run("report", "sqlite:///x.db", "--days", "0").returncode == 2
     assert run("nonsense").returncode == 2
@@ -641,12 +603,18 @@ def test_interrupted_lists_what_the_dead_were_doing_and_closes_it_on_purpose(ala
     assert checked.returncode == 0
     assert "2 enforcements whose process is gone: risk-store interrupted" in checked.stdout
     assert json.loads(run("check", alarming, "--json").stdout)["interrupted"] == 2
+    for words, rows_found in ((["--account", "77"], 2), (["--account", "5"], 0), (["--rule", "RULE-009"], 0)):
+        assert len(json.loads(run("interrupted", alarming, "--json", *words).stdout)["interrupted"]) == rows_found
+    assert run("interrupted", alarming, "--close", "x", "--rule", "RULE-009").stdout == ""
     closed = run("interrupted", alarming, "--close", "looked up: flat")
     assert closed.returncode == 0
     assert "account 77, RULE-003, CLOSE_ALL: in the log as failed, id " in closed.stdout
     assert "left alone, of other hosts: 1. Close them only if they are gone: --other-hosts" in closed.stdout
     assert run("interrupted", alarming, "--close", "x", "--enforcement", "none").returncode == 2
-    assert run("interrupted", alarming, "--close", "that desk is gone", "--other-hosts").returncode == 0
+    told = json.loads(run("interrupted", alarming, "--close", "x", "--json").stdout)
+    assert (told["closed"], told["left"]) == ([], 1)
+    told = json.loads(run("interrupted", alarming, "--close", "that desk is gone", "--other-hosts", "--json").stdout)
+    assert ([log["enforcement_id"] for log in told["closed"]], told["left"]) == (["far"], 0)
     assert len(run("interrupted", alarming).stdout.splitlines()) == 1
     with RiskStore(alarming) as store, store.read() as tx:
         notes = [log.error_message for log in tx.enforcements.list(account_id=77)]

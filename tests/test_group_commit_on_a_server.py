@@ -287,7 +287,7 @@ def test_a_record_that_may_not_be_written_never_joins_the_others(
 def test_who_has_waited_long_enough_is_told_and_is_not_written_later(
     postgres_store_url: str, other: psycopg.Connection[Any]
 ) -> None:
-    with RiskStore(postgres_store_url, limits=Limits(intent_s=0.05, record_s=0.2)) as store:
+    with RiskStore(postgres_store_url, limits=Limits(record_s=2.0)) as store:
         works = [lambda number=number: store.record(a_log(number)) for number in (1, 2, 3)]
         store.record(a_log(9))  # which takes the verdict
         with held(store), together(*works) as raised:

@@ -111,8 +111,9 @@ def test_a_line_that_is_cut_off_is_named_and_the_others_are_written(file: Path, 
     (tmp_path / "daemon.log").write_text("\n".join([record[:-40], *bad, record]))
     result = run("import", str(file), str(tmp_path / "daemon.log"))
     assert (result.returncode, result.stdout) == (1, "1 record written, 0 in the store already\n")
-    told = result.stderr.splitlines()
+    *told, last = result.stderr.splitlines()
     assert [line.partition(": ")[2].partition(":")[0] for line in told] == ["line 1", "line 2", "line 3"]
+    assert last == f"risk-store: 3 refused, with reasons: {tmp_path}/daemon.log.rejected.jsonl"
     assert "enforcement_id is None" in told[1]
     assert "account_id" in told[2]
 

@@ -31,7 +31,7 @@ def demo(url: Database = "sqlite:///risk.db") -> None:
         render.say(line)
 
 
-@app.command()
+@app.command(epilog="Example: risk-store version --json")
 def version(json: Json = False) -> None:
     """Print the version of risk_store."""
     if json:

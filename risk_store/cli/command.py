@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from risk_store.cli import failures
+from risk_store.cli import completion, failures
 from risk_store.cli.exit_codes import CHECK_CODES, EXIT_CODES, INTERRUPTED
 
 __all__ = ["app", "main"]
@@ -27,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.callback()(completion.options)
 
 
 def main() -> NoReturn:

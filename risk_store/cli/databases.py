@@ -9,7 +9,7 @@ import typer
 from risk_store.cli import progress, render, tables
 from risk_store.cli.command import app
 from risk_store.cli.exit_codes import CHECK_CODES
-from risk_store.cli.options import Database, Json, database_of
+from risk_store.cli.options import Database, DatabaseFirst, Json, database_and, database_of
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -69,10 +69,11 @@ def check(
 ) -> None:
     """Say which schema a database has, and what is odd.
 
-    In its rows, and among the enforcements that began; and what to run, if something helps. The exit code tells the
-    state of the schema. Writes nothing.
+    In its rows, and among the enforcements that began; and what to run, if something helps. On a server also how it
+    lies on a cluster (Citus), or whether it is ready to. The exit code tells the state of the schema. Writes nothing.
     """
     from risk_store import schema
+    from risk_store.cluster import cluster_status
     from risk_store.schema.verdict import shell_word
 
     database = database_of(url)
@@ -84,6 +85,7 @@ def check(
             raise typer.Exit(CHECK_CODES[status.state.value])
         found = schema.tally(odd)
     gone = _interrupted(database) if status.ok else []
+    cluster = cluster_status(database) if status.ok else None
     if json:
         unreadable = {f.column: f.rows for f in found if f.kind is schema.FindingKind.UNREADABLE}
         more = {
@@ -91,6 +93,7 @@ def check(
             "unknown_codes": {column: rows for column, rows in unreadable.items() if tables.is_code(column)},
             "odd": [finding.to_dict() for finding in found],
             "interrupted": len(gone),
+            "cluster": cluster and cluster.to_dict(),
         }
         render.print_json(status.to_dict() | more)
     else:
@@ -100,6 +103,8 @@ def check(
         if gone:
             counted = "1 enforcement" if len(gone) == 1 else f"{len(gone):,} enforcements"
             render.say(f"{counted} whose process is gone: risk-store interrupted {shell_word(status.database)}")
+        for line in cluster.lines() if cluster else ():
+            render.say(line)
     raise typer.Exit(CHECK_CODES[status.state.value])
 
 
@@ -134,11 +139,44 @@ def copy(
         render.say(f"rows that the target cannot hold: {count:,}, in {report.rejected}")
 
 
+@app.command(epilog="Example: risk-store backup sqlite:///risk.db monday.bak")
+def backup(
+    url: Database = None,
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE", help="The copy (default: beside it, named after the moment).", show_default=False
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a verified copy of an SQLite file.
+
+    Beside a running daemon. It never replaces a file; `restore` takes it back. Of a server it makes none, and names the
+    pg_dump command that does.
+    """
+    from risk_store import schema
+    from risk_store.engines import display_url
+    from risk_store.schema.verdict import shell_word
+
+    database = database_of(url)
+    with progress.shown() as tell:
+        copy = schema.backup(database, file, progress=tell)
+    if json:
+        render.print_json({"copy": str(copy), "bytes": copy.stat().st_size})
+        return
+    render.say(f"copy (verified): {copy}")
+    render.say(f"to go back: risk-store restore {shell_word(display_url(database))} {shell_word(str(copy))}")
+
+
 @app.command(epilog="Example: risk-store restore state.db state.db.v1.bak")
 def restore(
-    url: Database,
-    copy: Annotated[str, typer.Argument(metavar="COPY", help="The copy that an upgrade left beside the file.")],
+    url: DatabaseFirst = None,
+    copy: Annotated[
+        str | None, typer.Argument(metavar="COPY", help="What backup or an upgrade made.", show_default=False)
+    ] = None,
     backup: Annotated[bool, typer.Option(help="Copy what the file holds now beside it first, verified.")] = True,
+    json: Json = False,
 ) -> None:
     """Put a verified copy back in the place of an SQLite file.
 
@@ -146,10 +184,14 @@ def restore(
     """
     from risk_store import schema
 
-    database = database_of(url)
+    database, source = database_and(url, copy, "COPY")
     with progress.shown() as tell:
-        kept = schema.restore(database, copy, backup=backup, progress=tell)
-    render.say(schema.status(database).message.splitlines()[0])
+        kept = schema.restore(database, source, backup=backup, progress=tell)
+    status = schema.status(database)
+    if json:
+        render.print_json(status.to_dict() | {"backup": None if kept is None else str(kept)})
+        return
+    render.say(status.message.splitlines()[0])
     if kept is not None:
         render.say(f"copy of what it held until now (verified): {kept}")
 

@@ -14,11 +14,18 @@ from urllib.parse import quote, quote_plus
 from risk_store.cli import render
 from risk_store.cli.exit_codes import FAILURE, NOT_CURRENT, QUESTION, USAGE
 
-__all__ = ["UsageError", "may_be_url", "tell"]
+__all__ = ["MissingExtra", "UsageError", "may_be_url", "tell"]
 
 
 class UsageError(Exception):
     """The command was called in a way that cannot be right."""
+
+
+class MissingExtra(Exception):
+    """What a verb needs comes with an extra that is not installed."""
+
+    def __init__(self, error: ModuleNotFoundError, extra: str) -> None:
+        super().__init__(f"{error.name} is not installed; it comes with: pip install 'risk-store[{extra}]'")
 
 
 def may_be_url(word: str) -> bool:
@@ -56,6 +63,7 @@ def _judge(error: BaseException, words: Sequence[str]) -> tuple[int, str]:
 
     expected: dict[type[BaseException], tuple[int, str]] = {
         UsageError: (USAGE, str(error)),
+        MissingExtra: (FAILURE, str(error)),
         SchemaMismatch: (NOT_CURRENT, str(error)),
         LegacyContradiction: (QUESTION, str(error)),
         InvalidValue: (USAGE, str(error)),

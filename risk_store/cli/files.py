@@ -1,4 +1,4 @@
-"""Files of lines that a verb reads, and the file of those that it could not use."""
+"""Files that a verb reads or writes, and the file of lines that it could not use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["Rejected", "lines_of"]
+__all__ = ["Output", "Rejected", "lines_of"]
 
 
 @contextmanager
@@ -65,3 +65,52 @@ class Rejected:
             self._file = self.path.open("w", encoding="utf-8")
         self._file.write(json.dumps(values) + "\n")
         self._file.flush()  # killed, the lines refused so far are there
+
+
+class Output:
+    """A file that has its name only when it is whole: until then it is written under another one beside it.
+
+    A file that is there is replaced only by `force`, and only a plain file. What goes wrong, Ctrl-C too, leaves nothing
+    of the new one.
+    """
+
+    def __init__(self, name: str, *, force: bool) -> None:
+        self.path = Path(os.path.realpath(name))  # of a link, what it leads to is replaced
+        self._force = force
+        self._draft = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> IO[str]:
+        if self.path.exists() and not self.path.is_file():
+            raise FileExistsError(f"{self.path} is no plain file, and is not replaced by one: give another name")
+        if self.path.exists() and not self._force:
+            raise self._taken()
+        self._file = self._draft.open("x", encoding="utf-8", errors="backslashreplace", newline="")
+        return self._file
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        assert self._file is not None
+        try:
+            with self._file:
+                if kind is None:
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+            if kind is None:
+                self._name()
+        finally:
+            self._draft.unlink(missing_ok=True)
+
+    def _name(self) -> None:
+        if self._force:
+            self._draft.replace(self.path)
+            return
+        try:
+            self.path.hardlink_to(self._draft)  # takes a free name only, whoever else wants it at this moment
+        except FileExistsError:
+            raise self._taken() from None
+        except (OSError, NotImplementedError):  # a file system without links
+            self.path.touch(exist_ok=False)
+            self._draft.replace(self.path)
+
+    def _taken(self) -> FileExistsError:
+        return FileExistsError(f"{self.path} is there already: give another name, or --force to replace it")

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -21,28 +20,12 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from risk_store.texts import visible
+
 __all__ = ["Column", "Table", "plain", "print_json", "print_lines", "print_tables", "say", "visible", "write"]
 
 JSON_SCHEMA = 1
 """Version of the JSON that reading verbs print."""
-
-# Control characters, and format characters such as right-to-left overrides.
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-
-
-def visible(text: str) -> str:
-    r"""`text` on one line, with what cannot be seen or would act on the terminal as an escape.
-
-    >>> print(visible("a\tb\u202ec"))
-    a\tb\u202ec
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        character.encode("unicode_escape").decode() if unicodedata.category(character) in _HIDDEN else character
-        for character in text
-    )
-
 
 _SHOWN_AS: dict[type, Callable[[Any], str]] = {
     Enum: lambda value: str(value.name),
@@ -63,17 +46,22 @@ def plain(value: Any) -> str:
     return visible(str(value))
 
 
-def write(text: str, stream: TextIO | None = None) -> None:
-    """Writes `text` at once. A reader that has seen enough (`| head`) is no failure: the rest goes nowhere."""
+def write(text: str, stream: TextIO | None = None) -> bool:
+    """Writes `text` at once. A reader that has seen enough (`| head`) is no failure: the rest goes nowhere.
+
+    Returns whether it is still read.
+    """
     stream = stream or sys.stdout
     try:
         stream.write(text)
         stream.flush()
+        return True
     except OSError as error:
         # What is still in the buffer must not fail once more when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         if not isinstance(error, BrokenPipeError):
             raise
+        return False
 
 
 def say(line: str = "") -> None:

@@ -10,13 +10,13 @@ import typer
 from risk_store.cli import failures, render, tables
 from risk_store.cli.command import app
 from risk_store.cli.exit_codes import ALERTS
-from risk_store.cli.options import Account, Database, FailOn, Json, Rule, database_of, reading
+from risk_store.cli.options import Account, AnyDays, Database, Days, FailOn, Json, Limit, Rule, database_of, reading
 
 
 @app.command(epilog="Example: risk-store report sqlite:///risk.db --days 30 --account 26000001")
 def report(
     url: Database = None,
-    days: Annotated[int, typer.Option(help="How many days back.", min=1, max=3650)] = 7,
+    days: Days = 7,
     account: Account = None,
     rule: Rule = None,
     outcome: Annotated[
@@ -44,8 +44,9 @@ def report(
 @app.command(epilog="Example: risk-store slow sqlite:///risk.db --threshold 500 --limit 20")
 def slow(
     url: Database = None,
-    threshold: Annotated[int, typer.Option(help="Milliseconds; slower ones are shown.", min=0)] = 1000,
-    limit: Annotated[int, typer.Option(help="How many.", min=1, max=100_000)] = 10,
+    threshold: Annotated[int, typer.Option(metavar="MS", help="Milliseconds; slower ones are shown.", min=0)] = 1000,
+    days: AnyDays = None,
+    limit: Limit = 10,
     account: Account = None,
     rule: Rule = None,
     json: Json = False,
@@ -55,15 +56,16 @@ def slow(
     Whatever their outcome: failures and timeouts too.
     """
     with reading(url) as tx:
-        shown = tables.slow(tx, threshold, limit, {"account_id": account, "rule_id": rule})
+        filters = {"account_id": account, "rule_id": rule, "since": tables.since(days)}
+        shown = tables.slow(tx, threshold, limit, filters)
     render.print_tables([shown], as_json=json)
 
 
 @app.command(epilog="Example: risk-store alerts sqlite:///risk.db --days 1 --fail-on critical")
 def alerts(
     url: Database = None,
-    days: Annotated[int, typer.Option(help="How many days back.", min=1, max=3650)] = 7,
-    limit: Annotated[int, typer.Option(help="How many of the enforcements to list.", min=1, max=100_000)] = 20,
+    days: Days = 7,
+    limit: Limit = 20,
     account: Account = None,
     rule: Rule = None,
     fail_on: FailOn = None,
@@ -113,10 +115,10 @@ def orders(
 
 
 @app.command(epilog="Example: risk-store lockouts sqlite:///risk.db")
-def lockouts(url: Database = None, json: Json = False) -> None:
+def lockouts(url: Database = None, account: Account = None, rule: Rule = None, json: Json = False) -> None:
     """List the accounts that may not trade now."""
     with reading(url) as tx:
-        shown = tables.lockouts(tx)
+        shown = tables.lockouts(tx, account, rule)
     render.print_tables([shown], as_json=json)
 
 
@@ -133,6 +135,8 @@ def interrupted(
     other_hosts: Annotated[
         bool, typer.Option("--other-hosts", help="Close those of other hosts too: you know that they are gone.")
     ] = False,
+    account: Account = None,
+    rule: Rule = None,
     json: Json = False,
 ) -> None:
     """List the enforcements whose process died in the middle.
@@ -143,19 +147,27 @@ def interrupted(
     from risk_store.store import RiskStore
 
     with RiskStore(database_of(url)) as store:
-        found = store.interrupted()
+        found = [
+            item
+            for item in store.interrupted()
+            if account in (None, item.row.account_id) and rule in (None, item.row.rule_id)
+        ]
         if close is None:
             render.print_tables([tables.interrupted(found)], as_json=json)
             return
         chosen = [item for item in found if enforcement in (None, item.row.enforcement_id)]
         if enforcement is not None and not chosen:
             raise failures.UsageError(f"--enforcement {enforcement}: no interrupted enforcement has this id")
-        left = 0
-        for item in chosen:
-            if item.owner.value == "unknown" and not other_hosts:
-                left += 1
-                continue
-            log = store.close_interrupted(item, close, other_host=other_hosts)
-            render.say(f"account {log.account_id}, {log.rule_id}, {log.action}: in the log as failed, id {log.id}")
-        if left:
-            render.say(f"left alone, of other hosts: {left}. Close them only if they are gone: --other-hosts")
+        closed = [
+            store.close_interrupted(item, close, other_host=other_hosts)
+            for item in chosen
+            if item.owner.value != "unknown" or other_hosts
+        ]
+    left = len(chosen) - len(closed)
+    if json:
+        render.print_json({"closed": [log.to_dict() for log in closed], "left": left})
+        return
+    for log in closed:
+        render.say(f"account {log.account_id}, {log.rule_id}, {log.action}: in the log as failed, id {log.id}")
+    if left:
+        render.say(f"left alone, of other hosts: {left}. Close them only if they are gone: --other-hosts")

@@ -298,10 +298,13 @@ def everything(tx: Transaction, days: int) -> list[Table]:
     ]
 
 
-def lockouts(tx: Transaction) -> Table:
+def lockouts(tx: Transaction, account_id: int | None = None, rule_id: str | None = None) -> Table:
+    """The lockouts in force, all or those of one account or rule."""
     now = datetime.now(UTC)
     rows = []
     for lockout in tx.lockouts.active(now):
+        if account_id not in (None, lockout.account_id) or rule_id not in (None, lockout.rule_id):
+            continue
         until = lockout.locked_until
         left = _seconds(until - now) if isinstance(until, datetime) else None
         values = {name: getattr(lockout, name) for name in ("account_id", "rule_id", "reason", "locked_at")}
@@ -325,9 +328,9 @@ def _seconds(span: timedelta) -> int:
     return int(span.total_seconds())
 
 
-def since(days: int) -> datetime:
-    """The instant `days` ago."""
-    return datetime.now(UTC) - timedelta(days=days)
+def since(days: int | None) -> datetime | None:
+    """The instant `days` ago, if days were asked for."""
+    return None if days is None else datetime.now(UTC) - timedelta(days=days)
 
 
 ODD_COLUMNS = ("table", "row", "column", "kind", "stored", "becomes")

@@ -101,6 +101,10 @@ class EnforcementLogRepository(Repository):
         )
         return self._telling(lambda: self._session.scalars(page).all())
 
+    def oldest(self) -> datetime | None:
+        """When the oldest enforcement of the log began; None where there is none."""
+        return self._session.scalar(statements.OLDEST_LOG)
+
     # Reports: see risk_store.statements.analytics for their columns
 
     def time_by_rule(
@@ -257,13 +261,25 @@ class EnforcementLogRepository(Repository):
 
     def lock_rule(self, account_id: int, rule_id: str) -> None:
         """Until this transaction ends, no other one decides whether this rule is being enforced on this account."""
+        self._lock(f"risk_store {account_id} {rule_id}")
+
+    def lock_import(self) -> None:
+        """Until this transaction ends, no other one decides which rows of an import are in the log already."""
+        self._lock("risk_store import")
+
+    def _lock(self, name: str) -> None:
         if self._dialect(EnforcementLog) == "postgresql":
-            self._session.execute(statements.LOCK_RULE, {"name": f"risk_store {account_id} {rule_id}"})
+            self._session.execute(statements.LOCK_NAME, {"name": name})
 
     def find(self, account_id: int, enforcement_id: str) -> int | None:
         """The id of this enforcement's log row, if it was written or closed as interrupted."""
         row = self._find(account_id, enforcement_id)
         return None if row is None else row.id
+
+    def recorded(self, account_id: int, enforcement_ids: Iterable[str]) -> set[str]:
+        """Those of these enforcements of an account that are in the log."""
+        asked = {"account_id": account_id, "ids": [*enforcement_ids]}
+        return {name for name in self._session.scalars(statements.RECORDED, asked) if name is not None}
 
     def find_recorded(self, log: EnforcementLog) -> int | None:
         """The id of `log` if it is in the log already: the reply to its COMMIT may have been lost."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -14,7 +14,19 @@ from risk_store.repositories.base import Repository
 from risk_store.statements import rollup as statements
 from risk_store.statements.ids import DISTRIBUTED
 
-__all__ = ["RollUpRepository"]
+__all__ = ["Prunable", "RollUpRepository"]
+
+
+class Prunable(NamedTuple):
+    """What pruning would remove from the log, and what it would leave although it is as old."""
+
+    before: datetime
+    """The end of the last whole UTC day that goes."""
+    rows: int
+    first: datetime | None
+    last: datetime | None
+    in_another_form: int
+    """Rows of a v1 daemon's, which stay until `risk-store upgrade` makes them canonical."""
 
 
 class RollUpRepository(Repository):
@@ -51,6 +63,12 @@ class RollUpRepository(Repository):
         if self._dialect(EnforcementLog) == "postgresql":
             self._connection.exec_driver_sql(f"ANALYZE {ROLLED_UP.name}")
         return 0
+
+    def prunable(self, before: datetime) -> Prunable:
+        """What ``store.prune(before)`` would remove now. Raises InvalidValue."""
+        end = statements.end_of_days(before)
+        found = self._connection.execute(statements.PRUNABLE[self._form], {"before": end}).one()
+        return Prunable(end, *found)
 
     def prune(self, before: datetime, limit: int) -> int:
         """Deletes the oldest rows that the roll-up holds and that began `before`, `limit` at most; how many.

@@ -16,6 +16,7 @@ from risk_store.repositories.orders import OrderRepository
 from risk_store.repositories.positions import PositionRepository
 from risk_store.repositories.rollup import RollUpRepository
 from risk_store.repositories.trades import TradeRepository
+from risk_store.repositories.watching import WatchRepository
 
 __all__ = ["Transaction"]
 
@@ -38,6 +39,7 @@ class Transaction:
         self.enforcements = EnforcementLogRepository(lane, clock)
         self.lockouts = LockoutRepository(lane, clock)
         self.rollup = RollUpRepository(lane, clock)
+        self.watch = WatchRepository(lane, clock)
 
     @property
     def session(self) -> Session:

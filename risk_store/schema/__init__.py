@@ -5,7 +5,7 @@ The verdict is a value (D8): taken read-only, before anything is written. The re
 """
 
 from risk_store.schema.adoption import Adoption, Finding, FindingKind, LegacyChoices, OddValue, tally
-from risk_store.schema.copies import restore, verified_copy
+from risk_store.schema.copies import backup, restore, verified_copy
 from risk_store.schema.upgrading import (
     Upgrade,
     UpgradeOptions,
@@ -39,6 +39,7 @@ __all__ = [
     "UpgradeOptions",
     "UpgradeReport",
     "alembic_config",
+    "backup",
     "inspect_schema",
     "odd_values",
     "restore",

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import glob
 import os
+import shlex
 import sqlite3
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
@@ -31,7 +33,16 @@ from risk_store.errors import (
 from risk_store.models import Base
 from risk_store.schema.verdict import SchemaState, status
 
-__all__ = ["Progress", "check_sound", "check_writable", "remove_drafts", "restore", "row_counts", "verified_copy"]
+__all__ = [
+    "Progress",
+    "backup",
+    "check_sound",
+    "check_writable",
+    "remove_drafts",
+    "restore",
+    "row_counts",
+    "verified_copy",
+]
 
 Progress = Callable[[str, int, int], None]
 """Told of what is being done: what, how much of it is done, and how much there is (pages, rows)."""
@@ -53,20 +64,75 @@ def verified_copy(file: Path, name: str, progress: Progress | None = None) -> Pa
     Its own `quick_check` and the same rows in every table; the caller has checked the file. It is made under another
     name and gets its own when it is whole, so that a kill leaves nothing that looks like a copy.
     """
-    wanted = file.with_name(f"{file.name}.{name}.bak")
-    descriptor, draft_name = tempfile.mkstemp(prefix=f"{wanted.name}.", suffix=".part", dir=file.parent)
+    return _verified(file, file.with_name(f"{file.name}.{name}.bak"), progress, any_free_name=True)
+
+
+def backup(
+    database: str | URL,
+    copy: str | Path | None = None,
+    *,
+    progress: Progress | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Path:
+    """A verified copy of an SQLite file, at `copy`, while others write to it; its path is returned.
+
+    Without a name it stands beside the file, named after the moment: ``risk.db.2026-11-25T103000Z.bak``. It never
+    replaces a file. :func:`restore` takes it back. Raises InvalidValue for a name that is taken and for a server, whose
+    own tool it names; SchemaMismatch for what is no store; StoreBusy, StoreFull, StoreReadOnly, StoreUnavailable.
+
+    >>> from risk_store.schema import upgrade
+    >>> file = getfixture("tmp_path") / "risk.db"
+    >>> _ = upgrade(f"sqlite:///{file}")
+    >>> backup(f"sqlite:///{file}", clock=lambda: datetime(2026, 11, 25, 10, 30, tzinfo=UTC)).name
+    'risk.db.2026-11-25T103000Z.bak'
+    """
+    url = parse_url(database)
+    file = database_file(url)
+    moment = f"{clock().astimezone(UTC):%Y-%m-%dT%H%M%SZ}"
+    if file is None:
+        shown = display_url(url)
+        what = f"url: {shown} is not the URL of an SQLite file"
+        if url.get_backend_name() == "postgresql":
+            what += f". A server has its own tool: {_pg_dump(url, moment)}"
+        raise InvalidValue("url", shown, "the URL of an SQLite file", what)
+    found = status(url)
+    if found.state in (SchemaState.EMPTY, SchemaState.FOREIGN):
+        raise SchemaMismatch(found)
+    wanted = file.with_name(f"{file.name}.{moment}.bak") if copy is None else Path(copy).absolute()
+    if copy is not None and wanted.exists():
+        raise _taken(copy)
+    with translated(url):
+        with _connected(file, mode_to_look(file)) as source:
+            _check_sound(source, file)
+        return _verified(file, wanted, progress, any_free_name=copy is None)
+
+
+def _taken(copy: str | Path) -> InvalidValue:
+    return InvalidValue("copy", str(copy), "a free name: no copy replaces a file")
+
+
+def _pg_dump(url: URL, moment: str) -> str:
+    """The command that copies a database of a server: without a password, which libpq asks for or finds itself."""
+    place = {name: value for name, value in url.query.items() if name in ("host", "port", "sslmode")}
+    bare = URL.create("postgresql", url.username, None, url.host, url.port, url.database, place).render_as_string()
+    return shlex.join(["pg_dump", "--format=custom", f"--file={url.database}.{moment}.dump", f"--dbname={bare}"])
+
+
+def _verified(file: Path, wanted: Path, progress: Progress | None, *, any_free_name: bool) -> Path:
+    descriptor, draft_name = tempfile.mkstemp(prefix=f"{wanted.name}.", suffix=".part", dir=wanted.parent)
     os.close(descriptor)
     draft = Path(draft_name)
     try:
         draft.chmod(stat.S_IMODE(file.stat().st_mode))  # as private as the original
         with _connected(file, mode_to_look(file)) as source, _connected(draft, "rw") as target:
-            source.execute("BEGIN")  # one snapshot for the counts and the copy, whatever a daemon writes meanwhile
+            source.execute("BEGIN")
+            rows = _row_counts(source)  # takes the snapshot that the copy is of, whatever a daemon writes meanwhile
             _backup(source, target, f"copying {file.name}", progress)
             target.execute("PRAGMA journal_mode = DELETE")  # one file, nothing beside it
             _check_sound(target, draft)
-            if _row_counts(target) != _row_counts(source):
+            if _row_counts(target) != rows:
                 raise RiskStoreError(f"the copy of {file} does not hold its rows. Nothing was changed.")
-        return _named(draft, wanted)
+        return _named(draft, wanted, any_free_name)
     finally:
         draft.unlink(missing_ok=True)
 
@@ -216,8 +282,8 @@ def _damaged(file: Path, result: object) -> StoreUnavailable:
     return StoreUnavailable(f"{file} is damaged: {result}. Restore a backup. Nothing was changed.")
 
 
-def _named(draft: Path, wanted: Path) -> Path:
-    """Give a file its name, or the first free one after it."""
+def _named(draft: Path, wanted: Path, any_free_name: bool) -> Path:
+    """Give a file its name; if that is taken, the first free one after it, or InvalidValue."""
     for number in count(1):
         copy = wanted if number == 1 else wanted.with_name(f"{wanted.name}{number}")
         with suppress(FileExistsError):
@@ -229,4 +295,6 @@ def _named(draft: Path, wanted: Path) -> Path:
                 copy.touch(exist_ok=False)
                 draft.replace(copy)
             return copy
+        if not any_free_name:
+            raise _taken(wanted)
     raise AssertionError("there is always a free name")

@@ -8,7 +8,7 @@ building one per call costs three times the insert itself (D11).
 ['rule_id', 'avg_time_ms', 'min_time_ms']
 """
 
-from risk_store.statements import analytics, enforcements, lockouts, orders, outcomes, positions, trades
+from risk_store.statements import analytics, enforcements, lockouts, orders, outcomes, positions, trades, watching
 from risk_store.statements.analytics import alert_counts, daily_trend, slow_enforcements, time_by_rule
 from risk_store.statements.enforcements import log_page
 from risk_store.statements.orders import working_orders
@@ -28,5 +28,6 @@ __all__ = [
     "slow_enforcements",
     "time_by_rule",
     "trades",
+    "watching",
     "working_orders",
 ]

@@ -22,7 +22,9 @@ __all__ = [
     "INSERT_IN_FLIGHT",
     "INSERT_LOG",
     "IN_FLIGHT_OF_RULE",
-    "LOCK_RULE",
+    "LOCK_NAME",
+    "OLDEST_LOG",
+    "RECORDED",
     "alert_counts",
     "daily_trend",
     "log_filters",
@@ -44,6 +46,14 @@ FIND_LOG = sa.select(LOG.c.id, LOG.c.execution_time_ms).where(
 )
 """The log row of an enforcement. One that was closed as interrupted has no time."""
 
+OLDEST_LOG = sa.select(LOG.c.timestamp).where(LOG.c.timestamp.is_not(None)).order_by(LOG.c.timestamp).limit(1)
+"""When the oldest enforcement of the log began; by the text of an old row that is in another form than ours."""
+
+RECORDED = sa.select(LOG.c.enforcement_id).where(
+    LOG.c.account_id == sa.bindparam("account_id"), LOG.c.enforcement_id.in_(sa.bindparam("ids", expanding=True))
+)
+"""Which of these enforcements of an account are in the log."""
+
 INSERT_IN_FLIGHT = sa.insert(IN_FLIGHT)
 
 # An intent whose COMMIT was answered too late may arrive after its outcome: it is over all the same.
@@ -59,8 +69,8 @@ IN_FLIGHT_OF_RULE = ALL_IN_FLIGHT.where(
     IN_FLIGHT.c.account_id == sa.bindparam("account_id"), IN_FLIGHT.c.rule_id == sa.bindparam("rule_id")
 )
 
-LOCK_RULE = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(sa.bindparam("name"), 0)))
-"""PostgreSQL: one transaction at a time decides whether ``name`` is being enforced. (SQLite has one writer anyway.)"""
+LOCK_NAME = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(sa.bindparam("name"), 0)))
+"""PostgreSQL: one transaction at a time decides about ``name``. (SQLite has one writer anyway.)"""
 
 DELETE_IN_FLIGHT = sa.delete(IN_FLIGHT).where(
     IN_FLIGHT.c.account_id == sa.bindparam("account_id"), IN_FLIGHT.c.enforcement_id == sa.bindparam("enforcement_id")

@@ -104,6 +104,11 @@ def of_not_rolled_up(
     ).subquery()
 
 
+_HELD = sa.select(sa.func.coalesce(sa.func.sum(_RANGE.last_id - _RANGE.first_id + _number(1)), _number(0)))
+_NOT_HELD = sa.select(sa.func.count()).select_from(of_not_rolled_up(LOG.id))
+COUNT_OF_LOG = sa.select(sa.cast(_HELD.scalar_subquery() + _NOT_HELD.scalar_subquery(), sa.BigInteger).label("rows"))
+"""How many rows the log has: each id of a range is one, so only those that the roll-up does not hold are counted."""
+
 # Filling it -----------------------------------------------------------------------------------------------------------
 
 
@@ -218,6 +223,25 @@ _OLD = [
     LOG.timestamp <= sa.bindparam("up_to", type_=LOG.timestamp.type),
     sa.tuple_(LOG.timestamp, LOG.id) <= _end,
 ]
+
+
+def end_of_days(before: datetime) -> datetime:
+    """The end of the whole UTC days that end by `before`. Raises InvalidValue for what is no aware instant."""
+    return _floor(arguments.instant("before", before), DAY)
+
+
+_BEFORE = sa.bindparam("before", type_=LOG.timestamp.type)
+PRUNABLE = {
+    form: sa.select(
+        sa.func.count().filter(plain).label("rows"),
+        sa.func.min(LOG.timestamp).filter(plain).label("first"),
+        sa.func.max(LOG.timestamp).filter(plain).label("last"),
+        sa.func.count().filter(sa.not_(plain)).label("in_another_form"),
+    ).where(LOG.timestamp < _BEFORE)
+    for form in FORMS
+    for plain in [is_plain(form)]
+}
+"""What `prune` would remove: how many rows, of when, and how many of as old a text it would leave."""
 
 OLDEST = {
     form: _held(form, sa.select(LOG.timestamp, LOG.id).where(_OLD[0])).order_by(LOG.timestamp, LOG.id).limit(_LIMIT)

@@ -1,9 +1,13 @@
-"""The `risk-store` command, called as a shell calls it."""
+"""The `risk-store` command, called as a shell calls it: with pipes, on a terminal, and broken off by Ctrl-C."""
 
 import io
 import os
+import pty
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 
 import pytest
 
@@ -28,3 +32,46 @@ def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.Comp
     for stream in (printed, told):
         stream.seek(0)
     return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), printed.read(), told.read())
+
+
+def on_a_terminal(*arguments: str, answer: str = "", code: int = 0, **environment: str) -> str:
+    """What the command prints on a real (pseudo) terminal, where `answer` is typed when it asks."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.update({"TERM": "xterm-256color", "COLUMNS": "140"} | environment)
+        os.execv(sys.executable, [sys.executable, "-m", "risk_store", *arguments])
+    printed, asked = b"", False
+    try:
+        while part := os.read(terminal, 65536):
+            printed += part
+            if b"[y/N]" in printed and not asked:
+                asked = True
+                os.write(terminal, answer.encode())
+    except OSError:  # Linux tells the end of a terminal so
+        pass
+    finally:
+        os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code, printed.decode()
+    return printed.decode().replace("\r\n", "\n")
+
+
+def broken_off(*arguments: str, when: Callable[[], bool]) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, which gets Ctrl-C as soon as `when` says so."""
+
+    def attend_to_ctrl_c() -> None:  # a shell in the background ignores it, and children inherit that
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    command = [sys.executable, "-m", "risk_store", *arguments]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=attend_to_ctrl_c,  # noqa: PLW1509
+    ) as process:
+        while not when():
+            assert process.poll() is None, "it ended before it could be broken off"
+            time.sleep(0.001)
+        process.send_signal(signal.SIGINT)
+        printed, told = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(command, process.returncode, printed, told)
