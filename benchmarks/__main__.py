@@ -22,7 +22,7 @@ from typing import Any
 
 import psycopg
 
-from benchmarks import bulk, enforcements, orders, reports, writers
+from benchmarks import bulk, enforcements, orders, reports, watching, writers
 from benchmarks.peers import peers
 from benchmarks.places import Ground, Place, postgresql, sqlite
 from benchmarks.report import Book, machine, markdown, put_into, write
@@ -39,6 +39,7 @@ WORKS: dict[str, tuple[Work, ...]] = {
     "W4": (orders.trail,),
     "R1": (reports.run,),
     "R5": (orders.read_at_start,),
+    "D1": (watching.run,),
 }
 SAME = {"R2": "R1", "R3": "R1", "R4": "R1"}  # which are measured on one log
 # What durability changes. The others are measured once on SQLite, as durable as the store always is.
@@ -95,13 +96,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tiny", dest="size", action="store_const", const=TINY, help=argparse.SUPPRESS)
     parser.add_argument("--postgresql", metavar="URL", help="a server on which databases may be made")
     parser.add_argument("--no-postgresql", action="store_true", help="only SQLite")
-    parser.add_argument("--only", metavar="W1,R2", help="some of W1 W2 W3 W4 R1 R2 R3 R4 R5")
+    parser.add_argument("--only", metavar="W1,R2", help="some of W1 W2 W3 W4 R1 R2 R3 R4 R5 D1")
     parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("."), help="where results.md and .json go")
     parser.add_argument("--into", metavar="PAGE", type=Path, help="a page whose tables to replace: docs/performance.md")
     given = parser.parse_args(arguments)
     only = {SAME.get(name, name) for name in (given.only or ",".join(WORKS)).upper().split(",")}
     if unknown := only - WORKS.keys():
-        parser.error(f"--only {', '.join(sorted(unknown))}: there are W1 W2 W3 W4 R1 R2 R3 R4 R5")
+        parser.error(f"--only {', '.join(sorted(unknown))}: there are W1 W2 W3 W4 R1 R2 R3 R4 R5 D1")
 
     book = Book(tell=lambda line: print(line, file=sys.stderr, flush=True))
     settings: dict[str, Any] = {"SQLite": "WAL, synchronous as the table says"}

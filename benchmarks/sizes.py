@@ -36,6 +36,8 @@ class Size:
     report_rounds: int
     working: int
     """R5: working orders at start."""
+    watched_events: int
+    """D1: enforcements in one turn, beside a dashboard or alone; its log has the smaller of `log_rows`."""
 
 
 # SQLite brings its write-ahead log into the file about every thousand pages, in some commit or other: every 105 of W1's
@@ -43,15 +45,15 @@ class Size:
 TINY = Size(
     rounds=2, events=20, server_events=20, threads=4, seconds=0.05, thread_rounds=1, all_threaded=True, bulk=50,
     bulk_rounds=1, peer_bulk=20, orders=20, batch=20, stops=20, others=20, log_rows=(2_000, 5_000), report_rounds=1,
-    working=20,
+    working=20, watched_events=20,
 )  # fmt: skip
 QUICK = Size(
     rounds=5, events=220, server_events=100, threads=32, seconds=0.5, thread_rounds=3, all_threaded=False, bulk=50_000,
     bulk_rounds=3, peer_bulk=2_000, orders=350, batch=500, stops=1_000, others=9_000, log_rows=(100_000, 1_000_000),
-    report_rounds=3, working=10_000,
+    report_rounds=3, working=10_000, watched_events=600,
 )  # fmt: skip
 FULL = Size(
     rounds=15, events=430, server_events=300, threads=32, seconds=1.0, thread_rounds=5, all_threaded=True,
     bulk=1_000_000, bulk_rounds=3, peer_bulk=60_000, orders=700, batch=500, stops=1_000, others=9_000,
-    log_rows=(1_000_000, 10_000_000), report_rounds=3, working=10_000,
+    log_rows=(1_000_000, 10_000_000), report_rounds=3, working=10_000, watched_events=3_000,
 )  # fmt: skip

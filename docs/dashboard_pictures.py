@@ -1,7 +1,7 @@
 """Makes the pictures of the dashboard in the README: `python docs/dashboard_pictures.py [--chromium PATH]`.
 
 A store of a lively week is filled through the public API, with a fixed seed, and served as `risk-store dashboard` does;
-headless Chromium (Debian's package `chromium`) looks at it. Needs the extra `[dashboard]`.
+headless Chromium (Debian's package `chromium`) looks at it. Needs the extras `[dashboard,browser]`.
 """
 
 from __future__ import annotations
@@ -104,19 +104,23 @@ def fill(url: str, rows: int = 100_000, days: int = 8) -> None:
                 tx.lockouts.set(account, RULES[rule][2], rule, None if left is None else now + left)
 
 
-def screenshot(chromium: str, address: str, width: int, height: int, to: Path) -> None:
-    """What headless Chromium shows of a page."""
-    with tempfile.TemporaryDirectory() as profile:
-        subprocess.run(
-            [
-                *(chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
-                *(f"--user-data-dir={profile}", f"--window-size={width},{height}", f"--screenshot={to}", address),
-            ],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=120,
-        )
+def pictures(address: str, chromium: str, out: Path) -> Iterator[Path]:
+    """Wide and narrow, dark and light, with the crosshair on the bad afternoon."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for theme, width, height in (("dark", 1280, 1150), ("light", 1280, 1150), ("dark", 400, 1500)):
+            page = browser.new_page(viewport={"width": width, "height": height})
+            page.goto(f"{address}?refresh=60&theme={theme}")
+            if width > 400:
+                box = page.locator(".chart .plot").bounding_box()
+                assert box is not None
+                page.mouse.move(box["x"] + box["width"] * 0.708, box["y"] + 120)
+            to = out / f"dashboard-{theme}-{width}.png"
+            page.screenshot(path=to)
+            yield to
+        browser.close()
 
 
 def main() -> None:
@@ -134,10 +138,8 @@ def main() -> None:
             try:
                 assert server.stdout is not None
                 address = next(word for word in server.stdout.readline().split() if word.startswith("http"))
-                for theme, width, height in (("dark", 1280, 1180), ("light", 1280, 1180), ("dark", 500, 1500)):
-                    to = options.out / f"dashboard-{theme}-{width}.png"
-                    screenshot(options.chromium, f"{address}?theme={theme}", width, height, to)
-                    print(to)
+                for picture in pictures(address, options.chromium, options.out):
+                    print(picture)
             finally:
                 server.terminate()
 

@@ -27,6 +27,15 @@ report = schema.upgrade(database)
 assert report.after == schema.HEAD and report.backup is not None, report
 assert schema.status(database).state == "current"
 
+from risk_store.dashboard.app import application  # reads its files from the package
+from risk_store.dashboard.page import render
+from risk_store.dashboard.reader import Reader
+from risk_store.dashboard.view import View
+reader = Reader(f"sqlite:///{database}" if "://" not in database else database)
+application(reader)
+assert "QUIET" in render(reader.look(View()), View(), reader.name, None)
+reader.close()
+
 from alembic import command
 config = schema.alembic_config(database)
 assert Path(config.get_main_option("script_location")).is_relative_to(installed)

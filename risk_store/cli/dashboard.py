@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import webbrowser
 from typing import Annotated
 
@@ -45,9 +46,12 @@ def dashboard(
         from risk_store.dashboard.app import application
         from risk_store.dashboard.reader import Reader
         from risk_store.dashboard.server import bind, serve
+        from risk_store.dashboard.view import View
     except ModuleNotFoundError as error:
         raise failures.MissingExtra(error, "dashboard") from error
     reader = Reader(database_of(url))
+    # Of a long log the first look takes as long as reading its last days: it begins before anybody asks.
+    first_look = threading.Thread(target=reader.look, args=(View(),), daemon=True)
     try:
         served = application(reader, allowed_hosts=allowed_host or (), metrics=metrics)
     except ModuleNotFoundError as error:
@@ -57,9 +61,10 @@ def dashboard(
     address = f"http://{shown}:{bound.getsockname()[1]}/"
 
     def started() -> None:
+        first_look.start()
         render.say(f"risk-store dashboard  {address}   {reader.name}, read-only   Ctrl-C stops")
         if host not in _LOCAL:
-            render.write("risk-store: there is no login; whoever reaches this address can read the store\n", sys.stderr)
+            render.write("risk-store: no login: whoever reaches this address can read the store\n", sys.stderr)
         if open_:
             webbrowser.open(address)
 

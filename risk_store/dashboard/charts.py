@@ -48,10 +48,11 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A name under the axis, in the middle of ``at``, a share of the width from 0 to 1."""
+    """A name under the axis, its middle at ``at`` (a share of the width, 0 to 1), and ``more`` where there is room."""
 
     at: float
     name: str
+    more: str = ""
 
 
 def trend(
@@ -74,7 +75,7 @@ def trend(
         *(_across(f"limit {limit.name}", axis.y(limit.ms)) for limit in limits),
         "</svg>",
         *_dots(buckets, axis, dots_over_ms),
-        *(f'<text class="tick" x="{_percent(t.at)}" y="{_TICKS}">{escape(t.name)}</text>' for t in ticks),
+        *map(_tick, ticks),
         f'<line class="cross" x1="0" x2="0" y1="{_TOP}" y2="{_BARS_BOTTOM}"/>',
         "</svg>",
         f'<svg class="gutter" width="70" height="{HEIGHT}" aria-hidden="true">',
@@ -172,6 +173,11 @@ def _dots(buckets: Sequence[ChartBucket], axis: _Axis, over_ms: float) -> Iterat
         if bucket.worst is not None and bucket.worst > over_ms:
             at = f'cx="{_percent((index + 0.5) / len(buckets))}" cy="{_number(axis.y(bucket.worst))}"'
             yield f'<circle class="{bucket.level}" {at} r="3"/>'
+
+
+def _tick(tick: Tick) -> str:
+    more = f'<tspan class="more"> {escape(tick.more)}</tspan>' if tick.more else ""
+    return f'<text class="tick" x="{_percent(tick.at)}" y="{_TICKS}">{escape(tick.name)}{more}</text>'
 
 
 def _labels(axis: _Axis, limits: Sequence[Limit]) -> Iterator[str]:

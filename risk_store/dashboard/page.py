@@ -162,7 +162,8 @@ def _ticks(summary: Summary) -> Iterator[charts.Tick]:
     for number, day in enumerate(summary.days):
         share = (day + timedelta(hours=12) - begin).total_seconds() / whole_s
         if number % every == 0 and 0.03 < share < 0.97:
-            yield charts.Tick(share, f"{day:%a} {day.day}" if every == 1 else f"{day.day} {day:%b}")
+            names = (f"{day:%a}", str(day.day)) if every == 1 else (str(day.day), f"{day:%b}")
+            yield charts.Tick(share, *names)
 
 
 def _point(bucket: Bucket) -> list[str]:

@@ -18,7 +18,7 @@ from risk_store.dashboard.charts import ChartBucket, Limit, Tick, sparkline, tre
 
 GOLDEN = Path(__file__).parent / "golden"
 LIMITS = [Limit("warning", 500), Limit("critical", 2000), Limit("timeout", 5000)]
-TICKS = [Tick(0.25, "Mon 16"), Tick(0.75, "Tue 17")]
+TICKS = [Tick(0.25, "Mon", "16"), Tick(0.75, "12:00")]
 TITLE = "Execution time"
 
 TRENDS = {
