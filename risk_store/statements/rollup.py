@@ -270,16 +270,23 @@ def end_of_days(before: datetime) -> datetime:
 
 
 _BEFORE = sa.bindparam("before", type_=LOG.timestamp.type)
-PRUNABLE = {
-    form: sa.select(
-        sa.func.count().filter(plain).label("rows"),
-        sa.func.min(LOG.timestamp).filter(plain).label("first"),
-        sa.func.max(LOG.timestamp).filter(plain).label("last"),
-        sa.func.count().filter(sa.not_(plain)).label("in_another_form"),
-    ).where(LOG.timestamp < _BEFORE)
-    for form in FORMS
-    for plain in [is_plain(form)]
-}
+
+
+def _prunable(form: str) -> sa.Select[Any]:
+    # Each row that the roll-up holds is plain: only the others need to be looked at.
+    plain, old = is_plain(form), LOG.timestamp < _BEFORE
+    odd = sa.select(sa.func.count()).select_from(of_not_rolled_up(LOG.id, where=[old, sa.not_(plain)]))
+    rows = sa.select(sa.func.count()).select_from(EnforcementLog.__table__).where(old)
+    one = sa.select(LOG.timestamp).where(old, plain).limit(_number(1))
+    return sa.select(
+        (rows.scalar_subquery() - odd.scalar_subquery()).label("rows"),
+        one.order_by(LOG.timestamp).scalar_subquery().label("first"),
+        one.order_by(LOG.timestamp.desc()).scalar_subquery().label("last"),
+        odd.scalar_subquery().label("in_another_form"),
+    )
+
+
+PRUNABLE = {form: _prunable(form) for form in FORMS}
 """What `prune` would remove: how many rows, of when, and how many of as old a text it would leave."""
 
 OLDEST = {
