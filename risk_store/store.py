@@ -428,6 +428,8 @@ class RiskStore:
         Those who wait are taken along when the connection is there, as many as have come until then.
         """
         with translated(self._url, self._engine.dialect.loaded_dbapi), self._recorders.one(deadline) as recorder:
+            if not recorder.takes_others:
+                self._records.let_all_in()  # they lie on many workers, of which one may be silent
             most = MOST_TOGETHER - 1 if recorder.takes_others else 0
             others = [follower.job for follower in self._records.take(place, most)]
             if others:
