@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from alembic import context
 from risk_store.engines import (
+    MIGRATION_LOCK,
     MIGRATION_LOCK_TIMEOUT_S,
     database_file,
     display_url,
@@ -29,9 +30,8 @@ from risk_store.engines import (
 from risk_store.errors import RiskStoreError, SchemaMismatch
 from risk_store.models import Base
 from risk_store.schema import VERSION_TABLE, LegacyChoices, Upgrade, inspect_schema
+from risk_store.sharding import widened_keys
 
-# Any constant of 64 bits that no other program uses for its own advisory lock: "riskstor" in ASCII.
-ADVISORY_LOCK = int.from_bytes(b"riskstor", "big")
 # Behind a long transaction DDL would queue, and everything else behind it: better to fail than to stall trading.
 DDL_LOCK_TIMEOUT = "5s"
 STATEMENT_TIMEOUT = "30min"
@@ -165,9 +165,11 @@ def _lock_statements(dialect: str) -> list[str]:
     return [
         f"SET LOCAL lock_timeout = '{int(MIGRATION_LOCK_TIMEOUT_S)}s'",
         # Transaction level: gone with the transaction, also when this process is killed or a pooler is in between.
-        f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})",
+        f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})",
         f"SET LOCAL lock_timeout = '{DDL_LOCK_TIMEOUT}'",
         f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'",
+        # For a distributed one, which else refuses several changes of its shards in one transaction; no other knows it.
+        "SET LOCAL citus.multi_shard_modify_mode TO 'sequential'",
     ]
 
 
@@ -185,6 +187,11 @@ def _is_ours(found: object, _name: str | None, _type: str, reflected: bool, comp
     """`check` speaks of what the models name: a user's own tables, columns and indexes are none of its business."""
     if isinstance(found, sa.Column) and found.primary_key and isinstance(compare_to, sa.Column) and compare_to.nullable:
         return False  # v1 declared its keys without NOT NULL; only SQLite reports a key like that
+    if isinstance(found, sa.Index) and isinstance(compare_to, sa.Index) and not reflected:
+        # Distributed, a unique index has the account added (risk_store.sharding): that is the same one.
+        widened = dict(widened_keys(found.table)) if found.table is not None else {}
+        if widened.get(str(found.name)) == [column.name for column in compare_to.columns]:
+            return False
     return not (reflected and compare_to is None)
 
 

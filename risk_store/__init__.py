@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from risk_store.alerts import Alert, AlertLevel, Thresholds
     from risk_store.codes import TERMINAL_STATES, WORKING_STATES, OrderSide, OrderState, OrderType, PositionType
     from risk_store.copying import copy_store
+    from risk_store.distributing import distribute
     from risk_store.enforcement import Enforcement
     from risk_store.errors import (
         EnforcementInProgress,
@@ -71,6 +72,7 @@ __all__ = [
     "OrderType",
     "PositionType",
     "copy_store",
+    "distribute",
     "Enforcement",
     "Limits",
     "EnforcementInProgress",
@@ -120,6 +122,7 @@ _HOMES = {
     "alerts": ("Alert", "AlertLevel", "Thresholds"),
     "codes": ("TERMINAL_STATES", "WORKING_STATES", "OrderSide", "OrderState", "OrderType", "PositionType"),
     "copying": ("copy_store",),
+    "distributing": ("distribute",),
     "enforcement": ("Enforcement",),
     "errors": (
         "EnforcementInProgress",

@@ -15,14 +15,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 
 from risk_store.watchdog import WATCHDOG
 
-__all__ = ["answered_by", "cut_off_at", "watch_connections"]
+__all__ = ["CutOff", "answered_by", "cut_off_at", "watch_connections"]
 
 _deadline: ContextVar[float | None] = ContextVar("risk_store_deadline", default=None)
 
@@ -50,6 +50,65 @@ def cut_off_at(deadline: float, raw: Any) -> Iterator[None]:
     finally:
         call.cancel()
         os.close(handle)
+
+
+class CutOff:
+    """The same for a connection that is kept: one call of the watchdog serves all of its waits that come meanwhile.
+
+    A call for each would stay in the watchdog's list until its time, some thousands of them, and wake its thread each.
+    Raises OSError for a connection that is closed already.
+
+    >>> here, there = socket.socketpair()
+    >>> cut = CutOff(here)
+    >>> with cut.at(time.monotonic() + 5):
+    ...     there.send(b"in time"), here.recv(7)
+    (7, b'in time')
+    >>> with cut.at(time.monotonic() + 0.01):
+    ...     here.recv(7)
+    b''
+    >>> cut.close(), here.close(), there.close()
+    (None, None, None)
+    """
+
+    def __init__(self, raw: Any) -> None:
+        self._handle = os.dup(_fileno(raw))
+        self._lock = threading.Lock()
+        self._deadline: float | None = None  # of the wait that is under way
+        self._is_called = False
+        self._is_closed = False
+
+    def at(self, deadline: float) -> Self:
+        """For a block that must have ended by `deadline`, or the connection is cut."""
+        with self._lock:
+            self._deadline = deadline
+            if not self._is_called:
+                self._is_called = True
+                WATCHDOG.call_at(deadline, self._look)
+        return self
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        self._deadline = None
+
+    def close(self) -> None:
+        """No connection is cut any more."""
+        with self._lock:
+            if not self._is_closed:
+                self._is_closed = True
+                os.close(self._handle)
+
+    def _look(self) -> None:
+        with self._lock:
+            deadline, self._is_called = self._deadline, False
+            if deadline is None or self._is_closed:
+                return
+            if deadline > time.monotonic():
+                self._is_called = True
+                WATCHDOG.call_at(deadline, self._look)
+            else:
+                _shut(self._handle)
 
 
 def _fileno(raw: Any) -> int:

@@ -61,6 +61,8 @@ CONNECT_TIMEOUT_S = 10  # libpq waits for a silent host for ever
 WATCH_BUSY_TIMEOUT_S = 0.25  # who watches tells that the file is locked, rather than to wait
 WATCH_STATEMENT_TIMEOUT_MS = 2_000
 MIGRATION_LOCK_TIMEOUT_S = 120.0  # how long one migration waits for another one to end
+# PostgreSQL: any constant of 64 bits that no other program uses for its own advisory lock: "riskstor" in ASCII.
+MIGRATION_LOCK = int.from_bytes(b"riskstor", "big")
 
 # What a URL's query may show, and of what it may show the name: nothing else, since drivers take passwords there too.
 _SHOWN_QUERY = {"host", "port", "dbname", "mode", "sslmode", "application_name", "connect_timeout", "options"}

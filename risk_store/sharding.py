@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -65,28 +64,16 @@ _ASKED = "risk_store_is_distributed"
 _HAS_CITUS = "SELECT count(*) FROM pg_catalog.pg_extension WHERE extname = 'citus'"
 _IS_SHARDED = (
     "SELECT count(*) FROM pg_catalog.pg_dist_partition WHERE partmethod = 'h' "
-    "AND logicalrel = pg_catalog.to_regclass('enforcement_log')"
+    "AND logicalrelid = pg_catalog.to_regclass('enforcement_log')"
 )
 
 
 def is_distributed(connection: sa.Connection) -> bool:
-    """Whether the store's tables are sharded in this database. Asked once of each of the driver's connections.
-
-    By the driver's cursor: it is no statement of the caller's.
-    """
+    """Whether the store's tables are sharded in this database. Asked once of each of the driver's connections."""
     if connection.dialect.name != "postgresql":
         return False
     known = connection.info.get(_ASKED)
     if known is None:
-        cursor: Any = connection.connection.cursor()
-        try:
-            known = all(_one(cursor, question) for question in (_HAS_CITUS, _IS_SHARDED))
-        finally:
-            cursor.close()
-        connection.info[_ASKED] = known
+        asked = (_HAS_CITUS, _IS_SHARDED)
+        known = connection.info[_ASKED] = all(connection.exec_driver_sql(each).scalar_one() for each in asked)
     return bool(known)
-
-
-def _one(cursor: Any, question: str) -> Any:
-    cursor.execute(question)
-    return cursor.fetchone()[0]

@@ -8,7 +8,6 @@ import threading
 import time
 import uuid
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -38,12 +37,13 @@ from risk_store.errors import NestedTransaction, SchemaMismatch, StoreBusy, Stor
 from risk_store.interrupted import Interrupted
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.models.base import utc_now
+from risk_store.recorders import Recorders
 from risk_store.recording import Limits, Step, recording, run_steps
 from risk_store.repositories import Transaction
-from risk_store.repositories.outcomes import Outcome
+from risk_store.repositories.outcomes import Outcome, write_together
 from risk_store.repositories.rollup import RollUpRepository
 from risk_store.statements.rollup import end_of_days
-from risk_store.writers import Place, WriterQueue
+from risk_store.writers import AccountQueue, Place, WriterQueue
 
 if TYPE_CHECKING:
     from risk_store.metrics import Metrics
@@ -55,12 +55,10 @@ SET_TIMEOUTS = sa.text(
 )
 
 
-SET_SESSION_TIMEOUTS = "SELECT set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false)"
-
 # Records of other threads that one commit may carry: with 32 threads the 99th percentile of a record is that of two.
 MOST_TOGETHER = 64
-# A connection kept for records is not used again when it was idle for longer (seconds).
-RECORDER_KEPT_S = 60.0
+# Records that a server is asked to write at a time, each with those that waited meanwhile.
+RECORDED_AT_ONCE = 2
 
 # Rows of the log in one transaction of the roll-up's. An SQLite file has one writer: 2,000 rows keep it for some 20 ms.
 ROLLED_UP_AT_A_TIME = {True: 2_000, False: 20_000}
@@ -123,8 +121,9 @@ class RiskStore:
         self._readers = self._engine if self._in_memory else open_engine(self._url, "read", pool_size=pool_size)
         self._queue = WriterQueue()
         self._writer: sa.Connection | None = None
+        self._records = AccountQueue(RECORDED_AT_ONCE)
         self._pool_size = pool_size
-        self._recorders: deque[tuple[sa.Connection, float]] = deque()
+        self._recorders = Recorders(self._engine, self._context.limits.record_s, pool_size)
         self._guard = threading.Lock()
         self._verdict: schema.SchemaStatus | None = None
         self._wal_is_set = not self._is_sqlite or self._in_memory
@@ -303,7 +302,7 @@ class RiskStore:
         self._readers.dispose()
         with suppress(StoreBusy), self._queue.turn(timeout_s=0):  # else whoever is writing drops it
             self._drop_writer()
-        self._drop_recorders()
+        self._recorders.close()
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -359,32 +358,33 @@ class RiskStore:
         if self._closed or self._verdict is None:
             with answered_by(deadline):
                 self._check_ready(step.timeout_s)
-        if not self._is_sqlite:
-            self._send(outcome, deadline)
-            return outcome.told()
+        queue: WriterQueue | AccountQueue = self._queue if self._is_sqlite else self._records
         place = Place(outcome)
         try:
             try:
-                self._queue.enter(place, step.timeout_s)
+                queue.enter(place, step.timeout_s)
                 if not place.settled:
-                    return self._write_in_turn(place, step, deadline)
+                    return self._write_in_turn(queue, place, step, deadline)
             finally:
-                self._queue.leave(place)
+                queue.leave(place)
         except BaseException:
-            self._queue.leave(place)  # again: Ctrl-C may have broken off the first call
+            queue.leave(place)  # again: Ctrl-C may have broken off the first call
             raise
         return outcome.told()
 
-    def _write_in_turn(self, place: Place, step: Step, deadline: float) -> EnforcementLog:
-        """By the thread that has the turn: with what waits behind it, or by itself if such an attempt has failed."""
+    def _write_in_turn(
+        self, queue: WriterQueue | AccountQueue, place: Place, step: Step, deadline: float
+    ) -> EnforcementLog:
+        """By a thread that may write: with what waits behind it, or by itself if such an attempt has failed."""
         if not place.alone:
             try:
-                self._write_together(place, deadline)
+                (self._write_together if self._is_sqlite else self._send_together)(place, deadline)
             except Exception:
                 if not place.taken:
                     raise
                 # Whose row it was that failed does not matter: each goes by itself now, this one first, and in the
                 # general way, since nobody knows what a failed COMMIT did.
+                queue.go_alone(place)
             else:
                 outcome: Outcome = place.job
                 return outcome.told()
@@ -422,61 +422,19 @@ class RiskStore:
             if self._closed:
                 self._drop_writer()
 
-    def _send(self, outcome: Outcome, deadline: float) -> None:
-        """One statement to a server, on a connection kept for this; over by `deadline` whatever the server does.
+    def _send_together(self, place: Place, deadline: float) -> None:
+        """The same on a server: one statement, which is a transaction of its own, on a connection kept for this.
 
-        The connection is not tested before: on one that died meanwhile the statement fails, and is tried again.
+        Those who wait are taken along when the connection is there, as many as have come until then.
         """
-        recorders = self._recorders
-        connection = self._kept_recorder(recorders)
-        try:
-            with translated(self._url, self._engine.dialect.loaded_dbapi):
-                if connection is None:
-                    connection = self._open_recorder(deadline)
-                raw: Any = connection.connection.dbapi_connection
-                with cut_off_at(deadline, raw), raw.cursor() as cursor:
-                    outcome.write(cursor)
-        except BaseException:
-            if connection is not None:
-                connection.close()
-            raise
-        if len(recorders) < self._pool_size:
-            recorders.append((connection, time.monotonic()))
-        else:
-            connection.close()
-        if self._closed or recorders is not self._recorders:
-            _close_all(recorders)  # who closed the store meanwhile has not seen this one
-
-    def _kept_recorder(self, recorders: deque[tuple[sa.Connection, float]]) -> sa.Connection | None:
-        """The one that was used last. Not one that nobody has used for a while: what lies between may have forgotten it
-        without a word, and finding that out takes all the time there is."""
-        with suppress(IndexError):
-            while True:
-                connection, used = recorders.pop()
-                if time.monotonic() - used < RECORDER_KEPT_S:
-                    return connection
-                connection.close()
-        return None
-
-    def _open_recorder(self, deadline: float) -> sa.Connection:
-        """A connection for single statements, each a transaction of its own, that the server ends in time too."""
-        with answered_by(deadline):
-            connection = self._engine.connect()
-        try:
-            raw: Any = connection.connection.dbapi_connection
-            with cut_off_at(deadline, raw):
-                connection.execution_options(isolation_level="AUTOCOMMIT")
-                connection.detach()
-                milliseconds = str(math.ceil(self._context.limits.record_s * 1000))
-                raw.execute(SET_SESSION_TIMEOUTS, (milliseconds, milliseconds))
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _drop_recorders(self) -> None:
-        dropped, self._recorders = self._recorders, deque()
-        _close_all(dropped)
+        with translated(self._url, self._engine.dialect.loaded_dbapi), self._recorders.one(deadline) as recorder:
+            most = MOST_TOGETHER - 1 if recorder.takes_others else 0
+            others = [follower.job for follower in self._records.take(place, most)]
+            if others:
+                write_together(recorder.dialect, recorder.cursor, [place.job, *others])
+            else:
+                place.job.write(recorder.cursor)
+            place.committed = True
 
     @contextmanager
     def _connected(self, deadline: float, bounded: bool) -> Iterator[sa.Connection]:
@@ -557,10 +515,11 @@ class RiskStore:
             # The parent's connections are kept and never touched: to close one here would end what the parent does.
             self._of_parent = (self._engine.pool, self._readers.pool, self._writer, self._recorders)
             self._writer = None
-            self._recorders = deque()
+            self._recorders = Recorders(self._engine, self._context.limits.record_s, self._pool_size)
             self._engine.dispose(close=False)
             self._readers.dispose(close=False)
         self._queue = WriterQueue()
+        self._records = AccountQueue(RECORDED_AT_ONCE)
         self._guard = threading.Lock()
         self._thread = threading.local()
         self._context = replace(self._context, live=LiveEnforcements())
@@ -577,6 +536,8 @@ class RiskStore:
         if not self._guard.acquire(timeout=timeout_s):
             raise StoreBusy(f"{display_url(self._url)}: the schema's verdict is not in after {timeout_s:g} s")
         try:
+            if self._verdict is not None:
+                return  # somebody else asked meanwhile
             verdict = schema.status(self._database, busy_timeout_s=timeout_s)
             if not verdict.ok:
                 raise SchemaMismatch(verdict)  # not kept: after an upgrade the same store works
@@ -599,9 +560,3 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=_each(RiskStore._go_on_after_fork),
         after_in_child=_each(RiskStore._start_over_after_fork),
     )
-
-
-def _close_all(recorders: deque[tuple[sa.Connection, float]]) -> None:
-    with suppress(IndexError):
-        while True:
-            recorders.pop()[0].close()

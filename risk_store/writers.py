@@ -1,4 +1,4 @@
-"""The queue in front of a database that takes one writer at a time."""
+"""The queues in front of a database: of one that takes one writer at a time, and of one that takes many."""
 
 from __future__ import annotations
 
@@ -7,11 +7,23 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from risk_store.errors import StoreBusy
 
-__all__ = ["Place", "WriterQueue"]
+__all__ = ["AccountQueue", "Place", "WriterQueue"]
+
+
+class Job(Protocol):
+    """What an :class:`AccountQueue` asks of a job."""
+
+    @property
+    def account_id(self) -> int: ...
+
+    @property
+    def locks(self) -> bool:
+        """Whether it writes the account's lockout."""
+        ...
 
 
 class Place:
@@ -111,6 +123,9 @@ class WriterQueue:
                 self._waiting.popleft()
         return place.taken
 
+    def go_alone(self, place: Place) -> None:
+        """`place` and whoever it took along came to nothing together: each goes by itself, it first, then they."""
+
     def leave(self, place: Place) -> None:
         """`place` is done, or has given up: whoever it took along is told, and the turn goes to the next one."""
         with self._mutex:
@@ -126,17 +141,144 @@ class WriterQueue:
             if following is not None and self._waiting and self._waiting[0] is following:
                 self._waiting.popleft()
             if following is not None:
-                self._wake(following)
+                _wake(following)
 
     def _let_go(self, follower: Place, committed: bool) -> None:
         if committed:
-            follower.settled = True
-            self._wake(follower)
+            _settle(follower)
         elif not follower.gone:  # to where it was: first
             follower.alone = True
             if follower not in self._waiting:
                 self._waiting.appendleft(follower)
 
-    def _wake(self, place: Place) -> None:
-        if place.gate is not None and place.gate.locked():
-            place.gate.release()
+
+class AccountQueue:
+    """In front of a server: jobs of several accounts at once, those of one account one after another.
+
+    At most `at_once` threads write at a time; whoever waits meanwhile goes along with the next one of them, in one
+    commit. Nobody waits for company: who comes when there is room goes on at once. A job that has to go by itself
+    takes nobody's room: it may hang on a lock of somebody else's, and only its own account waits for it.
+
+    Ctrl-C may come between any two calls: what holds is told by lists alone, and :meth:`leave` can be called again.
+
+    >>> from types import SimpleNamespace
+    >>> queue, place = AccountQueue(at_once=2), Place(SimpleNamespace(account_id=7, locks=False))
+    >>> queue.enter(place, timeout_s=1.0)
+    >>> queue.take(place, most=10)
+    []
+    >>> queue.leave(place)
+    """
+
+    def __init__(self, at_once: int) -> None:
+        self._mutex = threading.Lock()
+        self._at_once = at_once
+        self._running: list[Place] = []
+        self._waiting: list[Place] = []
+
+    def enter(self, place: Place, timeout_s: float) -> None:
+        """Waits until `place` may write, or until another one has done its job (`place.settled`).
+
+        Raises StoreBusy after `timeout_s` seconds; of a job that another one is doing then, nobody knows what becomes.
+        The caller calls :meth:`leave` whatever happens in here.
+        """
+        with self._mutex:
+            if self._has_room() and place.job.account_id not in {*self._busy(), *map(_account, self._waiting)}:
+                self._running.append(place)
+                return
+            place.gate = gate = threading.Lock()
+            gate.acquire()
+            self._waiting.append(place)
+        deadline = time.monotonic() + timeout_s
+        while gate.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            if place.settled or place in self._running:
+                return
+        with self._mutex:
+            if place.settled or place in self._running:
+                return  # at the last moment
+            place.gone = True
+            self._waiting = [other for other in self._waiting if other is not place]
+        raise StoreBusy(f"other records of this process kept the store for {timeout_s:g} s")
+
+    def take(self, place: Place, most: int) -> Sequence[Place]:
+        """Those who wait, and whose jobs `place` may do along with its own: at most `most`, in the order they came.
+
+        Nobody overtakes another one of the same account; and one statement can lock an account only once.
+        """
+        with self._mutex:
+            if not self._waiting:
+                return place.taken
+            passed = {account for account in self._busy() if account != place.job.account_id}
+            mine = {place.job.account_id: place.job.locks}
+            for follower in self._waiting:
+                account, locks = follower.job.account_id, follower.job.locks
+                together = not (locks and mine.get(account, False))
+                if len(place.taken) == most or follower.alone or account in passed or not together:
+                    passed.add(account)
+                else:
+                    mine[account] = mine.get(account, False) or locks
+                    place.taken.append(follower)
+            taken = {*place.taken}
+            self._waiting = [other for other in self._waiting if other not in taken]
+        return place.taken
+
+    def go_alone(self, place: Place) -> None:
+        """`place` and whoever it took along came to nothing together: from now on each goes by itself."""
+        with self._mutex:
+            place.alone = True
+            self._give_back(place)
+            self._start_waiting()
+
+    def leave(self, place: Place) -> None:
+        """`place` is done, or has given up: whoever may go on now does, and whoever it took along is told."""
+        place.gone = True
+        if place.settled:
+            return  # thirty of them at a time: not one of them has to wait here
+        with self._mutex:
+            if not place.committed and place.taken:
+                self._give_back(place)
+            if place in self._running or place in self._waiting:
+                self._running = [other for other in self._running if other is not place]
+                self._waiting = [other for other in self._waiting if other is not place]
+                self._start_waiting()
+        while place.taken:
+            _settle(place.taken[-1])
+            place.taken.pop()
+
+    def _give_back(self, place: Place) -> None:
+        back = [follower for follower in place.taken if not follower.gone]
+        for follower in back:
+            follower.alone = True
+        self._waiting = [*back, *(other for other in self._waiting if other not in back)]
+        place.taken = []
+
+    def _start_waiting(self) -> None:
+        passed = self._busy()
+        self._waiting = [place for place in self._waiting if not place.settled]
+        for place in list(self._waiting):
+            if place.job.account_id not in passed and (place.alone or self._has_room()):
+                self._running.append(place)
+                self._waiting.remove(place)
+                _wake(place)
+            passed.add(place.job.account_id)
+
+    def _has_room(self) -> bool:
+        return sum(not place.alone for place in self._running) < self._at_once
+
+    def _busy(self) -> set[int]:
+        """The accounts whose jobs are being done."""
+        return {other.job.account_id for place in self._running for other in (place, *place.taken)}
+
+
+def _account(place: Place) -> int:
+    job: Job = place.job
+    return job.account_id
+
+
+def _settle(place: Place) -> None:
+    place.settled = True
+    _wake(place)
+
+
+def _wake(place: Place) -> None:
+    if place.gate is not None and place.gate.locked():
+        place.gate.release()

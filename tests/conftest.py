@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from risk_store import RiskStore, schema
+from tests.support.plugin import with_citus
 
 ENGINES = ("sqlite", "postgresql")
+# Where there is no cluster its own tests are not there, and the run says so (tests/support/plugin.py).
+collect_ignore = [] if with_citus() else ["test_citus.py"]
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +25,14 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(params=ENGINES)
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a database at head, of this test's own, on each engine."""
-    if request.param == "postgresql":
+    return url_on(request.param, request, tmp_path)
+
+
+def url_on(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new one on SQLite, by one of the drivers of PostgreSQL, or the one that is distributed over a cluster."""
+    if engine == "citus":
+        return str(request.getfixturevalue("citus_store_url"))
+    if engine.startswith("postgresql"):
         return str(request.getfixturevalue("postgres_store_url"))
     shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "risk.db")
     return f"sqlite:///{tmp_path / 'risk.db'}"

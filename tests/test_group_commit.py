@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dis
 import os
 import random
 import signal
@@ -10,11 +9,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -25,11 +22,12 @@ from risk_store.errors import NestedTransaction
 from risk_store.repositories.outcomes import Outcome
 from risk_store.store import MOST_TOGETHER
 from risk_store.writers import Place, WriterQueue
+from tests.support.records import CHILD, CtrlC, a_lockout, a_log, together, until
 
 
 @pytest.fixture
 def store_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """Only a file has one writer at a time: on a server each thread commits for itself."""
+    """A file has one writer at a time; a server is in test_group_commit_on_a_server.py."""
     (tmp_path / "risk.db").write_bytes(sqlite_template.read_bytes())
     return f"sqlite:///{tmp_path / 'risk.db'}"
 
@@ -40,15 +38,6 @@ def store(store_url: str) -> Iterator[RiskStore]:
         yield opened
 
 
-def a_log(account_id: int = 1, **changes: Any) -> EnforcementLog:
-    values = {"rule_id": "RULE-003", "action": "CLOSE_ALL", "reason": "loss", "success": True}
-    return EnforcementLog(account_id=account_id, **(values | changes))
-
-
-def a_lockout(account_id: int) -> Lockout:
-    return Lockout(account_id=account_id, is_locked=True, reason="loss", rule_id="RULE-003")
-
-
 def rows(store: RiskStore, sql: str = "SELECT account_id, reason FROM enforcement_log ORDER BY id") -> list[Any]:
     """As another program sees them, at once."""
     file = str(store.engine.url.database).removeprefix("file://").partition("?")[0]
@@ -57,34 +46,6 @@ def rows(store: RiskStore, sql: str = "SELECT account_id, reason FROM enforcemen
 
 
 LOCKED = "SELECT account_id FROM lockouts WHERE is_locked AND account_id <> 999 ORDER BY account_id"
-
-
-@contextmanager
-def together(*works: Callable[[], object]) -> Iterator[list[BaseException]]:
-    """Threads that do these works, and what they raise; at the end of the block all of them have ended."""
-    raised: list[BaseException] = []
-
-    def guarded(work: Callable[[], object]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            raised.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(work,), daemon=True) for work in works]
-    for thread in threads:
-        thread.start()
-    yield raised
-    for thread in threads:
-        thread.join(timeout=60)
-        assert not thread.is_alive(), "a writer waits for ever"
-
-
-def until(happened: Callable[[], bool]) -> None:
-    for _ in range(20_000):
-        if happened():
-            return
-        time.sleep(0.001)
-    raise AssertionError("it did not happen")
 
 
 @contextmanager
@@ -284,41 +245,6 @@ def test_a_commit_that_fails_is_tried_again_by_each_and_doubles_nothing(
 # Ctrl-C
 
 
-class CtrlC:
-    """Raises KeyboardInterrupt in this thread at the n-th place in risk_store at which CPython looks for signals.
-
-    These are: the beginning of a function, a jump back, and the end of a call.
-    """
-
-    LOOKS_AFTER = frozenset({"CALL", "CALL_KW", "CALL_FUNCTION_EX", "RESUME", "JUMP_BACKWARD"})
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-        self.seen = 0
-        self._before: dict[FrameType, str] = {}
-
-    def __enter__(self) -> CtrlC:
-        sys.settrace(self._trace)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(None)
-
-    def _trace(self, frame: FrameType, event: str, _argument: object) -> Any:
-        if "/risk_store/" not in frame.f_code.co_filename or "/tests/" in frame.f_code.co_filename:
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            before = self._before.get(frame)
-            self._before[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-            if before in self.LOOKS_AFTER:
-                self.seen += 1
-                if self.seen == self.at:
-                    sys.settrace(None)
-                    raise KeyboardInterrupt
-        return self._trace
-
-
 def interrupted_leader(store: RiskStore, at: int, account: int) -> bool:
     """The first of three that wait is interrupted at its `at`-th place. Whether there was such a place."""
     presses = CtrlC(at)
@@ -377,26 +303,6 @@ def test_ctrl_c_anywhere_in_a_transaction_of_its_own_leaves_the_turn_to_others(s
 
 
 # Killed
-
-CHILD = """
-import sys, threading
-from risk_store import EnforcementLog, Lockout, RiskStore
-url, process = sys.argv[1], int(sys.argv[2])
-lock = threading.Lock()
-def work(thread):
-    number = 0
-    while True:
-        number += 1
-        account = process * 1_000_000 + thread * 10_000 + number
-        log = EnforcementLog(account_id=account, rule_id="R", action="A", reason="r", success=True)
-        store.record(log, Lockout(account_id=account, is_locked=True, reason="r", rule_id="R"))
-        with lock:
-            print(account, flush=True)
-with RiskStore(url) as store:
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-    for thread in threads: thread.start()
-    for thread in threads: thread.join()
-"""
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(40, marks=pytest.mark.full)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from risk_store.models import ROLLED_UP, ROLLUP
 from risk_store.repositories import Transaction
 from risk_store.statements import alert_counts, daily_trend, time_by_rule
 from risk_store.statements.rollup import bucket
+from tests.conftest import ENGINES, url_on
+from tests.support.plugin import with_citus
 
 NOW = datetime(2025, 10, 21, 17, 20, 30, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -30,6 +33,12 @@ LIMITS = Thresholds(slow_threshold_ms=120, critical_threshold_ms=1500, timeout_m
 only_sqlite = pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 
 Row = tuple[datetime | None, str, bool, int | None]
+
+
+@pytest.fixture(params=with_citus(*ENGINES))
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database at head, on each engine and distributed over a cluster."""
+    return url_on(request.param, request, tmp_path)
 
 
 @pytest.fixture

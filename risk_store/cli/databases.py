@@ -69,10 +69,11 @@ def check(
 ) -> None:
     """Say which schema a database has, and what is odd.
 
-    In its rows, and among the enforcements that began; and what to run, if something helps. The exit code tells the
-    state of the schema. Writes nothing.
+    In its rows, and among the enforcements that began; and what to run, if something helps. On a server also how it
+    lies on a cluster (Citus), or whether it is ready to. The exit code tells the state of the schema. Writes nothing.
     """
     from risk_store import schema
+    from risk_store.cluster import cluster_status
     from risk_store.schema.verdict import shell_word
 
     database = database_of(url)
@@ -84,6 +85,7 @@ def check(
             raise typer.Exit(CHECK_CODES[status.state.value])
         found = schema.tally(odd)
     gone = _interrupted(database) if status.ok else []
+    cluster = cluster_status(database) if status.ok else None
     if json:
         unreadable = {f.column: f.rows for f in found if f.kind is schema.FindingKind.UNREADABLE}
         more = {
@@ -91,6 +93,7 @@ def check(
             "unknown_codes": {column: rows for column, rows in unreadable.items() if tables.is_code(column)},
             "odd": [finding.to_dict() for finding in found],
             "interrupted": len(gone),
+            "cluster": cluster and cluster.to_dict(),
         }
         render.print_json(status.to_dict() | more)
     else:
@@ -100,6 +103,8 @@ def check(
         if gone:
             counted = "1 enforcement" if len(gone) == 1 else f"{len(gone):,} enforcements"
             render.say(f"{counted} whose process is gone: risk-store interrupted {shell_word(status.database)}")
+        for line in cluster.lines() if cluster else ():
+            render.say(line)
     raise typer.Exit(CHECK_CODES[status.state.value])
 
 

@@ -89,9 +89,23 @@ class Bulk:
                     for row in zip(*sent, strict=True):
                         copy.write_row(row)
         except dialect.loaded_dbapi.Error as error:
+            told = self._as_told(error, dialect.loaded_dbapi)
             raise sa.exc.DBAPIError.instance(
-                statement, None, error, dialect.loaded_dbapi.Error, hide_parameters=True, dialect=dialect
+                statement, None, told, dialect.loaded_dbapi.Error, hide_parameters=True, dialect=dialect
             ) from error
+
+    def _as_told(self, error: Any, driver: Any) -> Any:
+        """A distributed PostgreSQL hands on what a shard says of a COPY as an internal error, in the shard's words.
+
+        If they name a unique key of the table, that is what was in the way.
+        """
+        keys = [str(self._table.primary_key.name), *(str(index.name) for index in self._table.indexes if index.unique)]
+        if error.sqlstate == _INTERNAL and any(f'"{key}_' in str(error) for key in keys):
+            return driver.IntegrityError(str(error))
+        return error
 
     def _type(self, name: str) -> Any:
         return self._table.columns[name].type
+
+
+_INTERNAL = "XX000"

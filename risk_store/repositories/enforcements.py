@@ -21,7 +21,7 @@ from risk_store.repositories.unreadable import tell_of_reports
 from risk_store.statements import arguments
 from risk_store.statements import enforcements as statements
 
-__all__ = ["EnforcementLogRepository", "INSERT", "log_values"]
+__all__ = ["INSERT", "LOG_COLUMNS", "EnforcementLogRepository", "log_values"]
 
 LOG_COLUMNS = [column.name for column in EnforcementLog.__table__.columns if column.name != "id"]
 IN_FLIGHT_COLUMNS = EnforcementInFlight.__table__.columns.keys()

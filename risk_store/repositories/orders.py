@@ -69,9 +69,15 @@ class OrderRepository(Repository):
 
     statements = statements
 
-    def get(self, id: int) -> Order | None:
-        """The order with the broker's `id`, as stored now."""
-        return self._session.scalars(statements.GET_ORDER, {"id": id}, execution_options=FRESH).one_or_none()
+    def get(self, id: int, account_id: int | None = None) -> Order | None:
+        """The order with the broker's `id`, as stored now; with `account_id` if it is that account's.
+
+        On a distributed PostgreSQL the account says which shard has it; without, all are asked.
+        """
+        if account_id is None:
+            return self._session.scalars(statements.GET_ORDER, {"id": id}, execution_options=FRESH).one_or_none()
+        key = {"id": id, "account": arguments.account(account_id)}
+        return self._session.scalars(statements.GET_ORDER_OF_ACCOUNT, key, execution_options=FRESH).one_or_none()
 
     def save(self, order: Order) -> Order:
         """Inserts the order. On an id that exists, fills only what the row lacks. Returns the order as now stored.
@@ -90,10 +96,9 @@ class OrderRepository(Repository):
         values["filled_size"] = values["filled_size"] or 0
         values["updated_at"] = values["updated_at"] or now
         self._session.execute(self._of_dialect(statements.SAVE_ORDER, Order), {**values, "now": now})
-        key = {"id": order.id, "account": order.account_id}
-        stored = self._session.scalars(statements.GET_ORDER_OF_ACCOUNT, key, execution_options=FRESH).one_or_none()
-        if stored is None:  # the account it is known with is another one
-            return self._session.scalars(statements.GET_ORDER, {"id": order.id}, execution_options=FRESH).one()
+        # Else the account that it is known with is another one.
+        stored = self.get(order.id, order.account_id) or self.get(order.id)
+        assert stored is not None
         return stored
 
     def apply(self, update: OrderUpdate) -> bool:

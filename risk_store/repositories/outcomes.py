@@ -8,6 +8,7 @@ SQLAlchemy's events of the cursor and of the connection (and `echo`) do not see 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,20 +16,23 @@ from typing import Any
 import sqlalchemy as sa
 
 from risk_store.models import EnforcementLog, Lockout
-from risk_store.repositories.enforcements import INSERT, log_values
+from risk_store.repositories.enforcements import INSERT, LOG_COLUMNS, log_values
 from risk_store.repositories.lane import Prepared
 from risk_store.repositories.lockouts import SET, lockout_values
 from risk_store.statements import outcomes as statements
 
-__all__ = ["Outcome"]
+__all__ = ["Outcome", "write_together"]
 
 _RECORD, _RECORD_AND_LOCK = Prepared(statements.RECORD), Prepared(statements.RECORD_AND_LOCK)
+_TOGETHER = Prepared(statements.RECORD_TOGETHER)
+_OF_LOG = [f"log_{name}" for name in LOG_COLUMNS]
+_OF_LOCKOUT = [*(f"lockout_{column.name}" for column in Lockout.__table__.columns), "at"]
 
 
 class Outcome:
     """A log row and its lockouts, as the driver takes them. Raises InvalidValue for what may not be written."""
 
-    __slots__ = ("_sent", "log", "log_id")
+    __slots__ = ("_sent", "account_id", "locks", "log", "log_id")
 
     def __init__(
         self, dialect: sa.Dialect, log: EnforcementLog, lockouts: Sequence[Lockout], clock: Callable[[], datetime]
@@ -38,16 +42,18 @@ class Outcome:
             lockout_values(lock.account_id, lock.reason or "", lock.rule_id or "", lock.locked_until, clock())
             for lock in lockouts
         ]
+        self.account_id: int = values["account_id"]
+        self.locks = bool(locks)
         self.log = log
         self.log_id: int | None = None
         """Of the log row, once it is written; durable it is when the transaction is."""
         if dialect.name == "sqlite":
             sent = [*[(SET, lock) for lock in locks], (INSERT, values)]
-        else:  # one at most
-            named = {f"log_{name}": value for name, value in values.items()}
-            for lock in locks:
-                named |= {name if name == "at" else f"lockout_{name}": value for name, value in lock.items()}
-            sent = [(_RECORD_AND_LOCK if locks else _RECORD, named)]
+        elif locks:  # one at most
+            named = dict(zip((*_OF_LOG, *_OF_LOCKOUT), (*values.values(), *locks[0].values()), strict=True))
+            sent = [(_RECORD_AND_LOCK, named)]
+        else:
+            sent = [(_RECORD, dict(zip(_OF_LOG, values.values(), strict=True)))]
         self._sent = [((on := statement.on(dialect)).sql, on.values(given)) for statement, given in sent]
 
     def write(self, cursor: Any) -> None:
@@ -56,7 +62,33 @@ class Outcome:
             cursor.execute(sql, values)
         self.log_id = cursor.lastrowid if cursor.description is None else cursor.fetchone()[0]
 
+    def parts(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """What it sends to PostgreSQL, by column: the log row, and the lockout if there is one."""
+        [(_, values)] = self._sent
+        log = {name: values[key] for name, key in zip(LOG_COLUMNS, _OF_LOG, strict=True)}
+        lockout = {key.removeprefix("lockout_"): values[key] for key in _OF_LOCKOUT[:-1]} if self.locks else None
+        return log, lockout
+
     def told(self) -> EnforcementLog:
         """The log with its id: once it is durable."""
         self.log.id = self.log_id
         return self.log
+
+
+def write_together(dialect: sa.Dialect, cursor: Any, outcomes: Sequence[Outcome]) -> None:
+    """Sends several to PostgreSQL, of which no two lock one account: one statement, a transaction of its own.
+
+    All of them are written, or none.
+    """
+    parts = [outcome.parts() for outcome in outcomes]
+    logs = [log | {"n": n} for n, (log, _) in enumerate(parts)]
+    lockouts = [lockout for _, lockout in parts if lockout is not None]
+    together = _TOGETHER.on(dialect)
+    cursor.execute(together.sql, together.values({"logs": _json(logs), "lockouts": _json(lockouts)}))
+    ids = {(account_id, enforcement_id): id_ for account_id, enforcement_id, id_ in cursor.fetchall()}
+    for outcome, (log, _) in zip(outcomes, parts, strict=True):
+        outcome.log_id = ids[log["account_id"], log["enforcement_id"]]
+
+
+# Instants are all that JSON cannot say, and PostgreSQL reads what str() makes of them.
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode

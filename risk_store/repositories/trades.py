@@ -93,16 +93,22 @@ class TradeRepository(Repository):
                 self._add_to_day(update.account_id, day, *_counted(asdict(update)))
                 return True
         trade = self._for_update(update.id, update.account_id)
+        if trade is None and not missing:
+            # Another key was in its way, such as an id that was given twice: the database says which.
+            self._session.execute(statements.INSERT_TRADE_OR_FAIL, self._row(update, day))
         if trade is None:
             raise NotKnownYet("trade", update.id, missing, asdict(update))
         return self._complete(trade, update)
 
     def _insert(self, update: TradeUpdate, day: date) -> bool:
         """Whether it was new."""
+        insert = self._of_dialect(statements.INSERT_TRADE, Trade)
+        return self._session.execute(insert, self._row(update, day)).first() is not None
+
+    def _row(self, update: TradeUpdate, day: date) -> dict[str, Any]:
         row = asdict(update)
         row |= {"venue_trade_id": row.pop("id"), "voided": bool(update.voided)}
-        row |= {"trading_day": day, "created_at": self._clock()}
-        return self._session.execute(self._of_dialect(statements.INSERT_TRADE, Trade), row).first() is not None
+        return row | {"trading_day": day, "created_at": self._clock()}
 
     def _for_update(self, venue_trade_id: int, account_id: int | None) -> Trade | None:
         # A lock where several can write: of two that hear of the same void only one may count it.

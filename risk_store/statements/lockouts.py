@@ -14,7 +14,16 @@ from sqlalchemy.dialects import postgresql, sqlite
 from risk_store.columns import UtcInstant, instant_key
 from risk_store.models import Lockout
 
-__all__ = ["ACTIVE", "EXPIRE", "GET_LOCKOUT", "IS_LOCKED", "RELEASE", "SET_LOCKOUT", "SET_LOCKOUT_BESIDE"]
+__all__ = [
+    "ACTIVE",
+    "EXPIRE",
+    "GET_LOCKOUT",
+    "IS_LOCKED",
+    "RELEASE",
+    "SET_LOCKOUT",
+    "SET_LOCKOUT_BESIDE",
+    "set_lockouts",
+]
 
 LOCKOUTS = Lockout.__table__
 _ROW = LOCKOUTS.c
@@ -23,7 +32,13 @@ _AT = sa.bindparam("at", type_=UtcInstant())
 _NOW = sa.bindparam("now", type_=UtcInstant())
 _ACCOUNT = _ROW.account_id == sa.bindparam("account")
 _LOCKED = _ROW.is_locked == sa.true()
-_RUNNING = sa.and_(_LOCKED, sa.or_(_ROW.locked_until.is_(None), _END > _AT))
+
+
+def _running(at: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+    return sa.and_(_LOCKED, sa.or_(_ROW.locked_until.is_(None), at < _END))
+
+
+_RUNNING = _running(_AT)
 
 GET_LOCKOUT = sa.select(Lockout).where(_ACCOUNT)
 
@@ -50,25 +65,30 @@ EXPIRE = (
 stays."""
 
 
-def _set_lockout(insert: Any, prefix: str = "") -> Any:
+def _set_lockout(statement: Any, at: sa.ColumnElement[Any] = _AT) -> Any:
     """Insert or replace, but never so that a running lockout gets shorter: NULL beats any time, later beats earlier."""
-    statement = insert(LOCKOUTS)
-    if prefix:
-        statement = statement.values({c: sa.bindparam(prefix + c.name, type_=c.type) for c in LOCKOUTS.columns})
     new = statement.excluded
     longer = sa.and_(_ROW.locked_until.is_not(None), sa.or_(new.locked_until.is_(None), new.locked_until > _END))
     return statement.on_conflict_do_update(
         index_elements=[_ROW.account_id],
         # Values from `excluded` only: a distributed PostgreSQL refuses now() here.
         set_={c.name: new[c.name] for c in LOCKOUTS.columns if c.name not in ("account_id", "created_at")},
-        where=sa.or_(sa.not_(_RUNNING), longer),
+        where=sa.or_(sa.not_(_running(at)), longer),
     )
 
 
-SET_LOCKOUT = {"sqlite": _set_lockout(sqlite.insert), "postgresql": _set_lockout(postgresql.insert)}
+SET_LOCKOUT = {"sqlite": _set_lockout(sqlite.insert(LOCKOUTS)), "postgresql": _set_lockout(postgresql.insert(LOCKOUTS))}
 """By dialect. Parameters: every column, and ``at``, the instant at which the lockout in place is running or not.
 
 One row is written if the new lockout is in place, none if a running one stays."""
 
-SET_LOCKOUT_BESIDE = _set_lockout(postgresql.insert, "lockout_")
+SET_LOCKOUT_BESIDE = _set_lockout(
+    postgresql.insert(LOCKOUTS).values({c: sa.bindparam(f"lockout_{c.name}", type_=c.type) for c in LOCKOUTS.columns})
+)
 """PostgreSQL: the same within another statement. Its parameters begin with ``lockout_``, but for ``at``."""
+
+
+def set_lockouts(rows: sa.Select[Any]) -> Any:
+    """PostgreSQL: the same for several accounts, each once; `rows` has every column, and ``at`` is its locked_at."""
+    statement = postgresql.insert(LOCKOUTS).from_select(LOCKOUTS.columns.keys(), rows)
+    return _set_lockout(statement, statement.excluded.locked_at)

@@ -1,4 +1,4 @@
-"""One finished enforcement in one statement, for PostgreSQL: one round trip, and a transaction of its own.
+"""Finished enforcements in one statement, for PostgreSQL: one round trip, and a transaction of its own.
 
 A transaction of two statements takes four round trips. What either takes with the plain driver is printed by
 `python -m benchmarks --only W1`.
@@ -6,14 +6,18 @@ A transaction of two statements takes four round trips. What either takes with t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
-from risk_store.models import EnforcementLog
-from risk_store.statements.lockouts import SET_LOCKOUT_BESIDE
+from risk_store.models import EnforcementLog, Lockout
+from risk_store.statements.lockouts import SET_LOCKOUT_BESIDE, set_lockouts
 
-__all__ = ["RECORD", "RECORD_AND_LOCK"]
+__all__ = ["RECORD", "RECORD_AND_LOCK", "RECORD_TOGETHER"]
 
-LOG = EnforcementLog.__table__
+LOG, LOCKOUTS = EnforcementLog.__table__, Lockout.__table__
 
 _LOGGED = sa.insert(LOG).returning(LOG.c.id)
 _ROW = {c: sa.bindparam(f"log_{c.name}", type_=c.type) for c in LOG.columns if c.name != "id"}
@@ -24,3 +28,33 @@ RECORD = _LOGGED.values(_ROW)
 _WRITTEN = RECORD.cte("logged")
 RECORD_AND_LOCK = sa.select(_WRITTEN.c.id).add_cte(SET_LOCKOUT_BESIDE.cte("locked"))
 """The same, and the parameters of the lockout, with ``lockout_`` before them, and ``at``."""
+
+
+def _rows(name: str, columns: Sequence[sa.Column[Any]], *order: str) -> sa.Select[Any]:
+    """The rows of the parameter `name`, a JSON array of objects: any number of them is the same statement."""
+    given = sa.cast(sa.bindparam(name, type_=sa.Text()), postgresql.JSON())
+    ordinal: sa.Column[Any] = sa.Column("n", sa.Integer())
+    typed = [sa.column(c.name, c.type) for c in (*columns, ordinal)]
+    rows = sa.func.json_to_recordset(given).table_valued(*typed).render_derived(name=f"given_{name}", with_types=True)
+    return sa.select(*(rows.c[c.name] for c in columns)).order_by(*(rows.c[name] for name in order))
+
+
+_LOG_COLUMNS = [c for c in LOG.columns if c.name != "id"]
+_LOGGED_TOGETHER = (
+    sa.insert(LOG)
+    .from_select([c.name for c in _LOG_COLUMNS], _rows("logs", _LOG_COLUMNS, "n"))
+    .returning(LOG.c.account_id, LOG.c.enforcement_id, LOG.c.id)
+    .cte("logged")
+)
+# Rows are locked in the order of the accounts: two that lock the same ones in another order would wait for each other.
+_LOCKED_TOGETHER = set_lockouts(_rows("lockouts", list(LOCKOUTS.columns), "account_id")).cte("locked")
+RECORD_TOGETHER = sa.select(
+    _LOGGED_TOGETHER.c.account_id, _LOGGED_TOGETHER.c.enforcement_id, _LOGGED_TOGETHER.c.id
+).add_cte(_LOCKED_TOGETHER)
+"""Several records, of any accounts, and at most one lockout of each account.
+
+Parameters: ``logs`` and ``lockouts``, JSON arrays of objects with the columns' names; of a log row also ``n``, its
+place in the order in which they get their ids. Returns the ids, each with what is unique of its row.
+
+It writes rows of several accounts, so it is not for a distributed store.
+"""

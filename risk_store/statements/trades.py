@@ -19,6 +19,7 @@ __all__ = [
     "GET_TRADE",
     "GET_TRADE_OF_ACCOUNT",
     "INSERT_TRADE",
+    "INSERT_TRADE_OR_FAIL",
     "REQUIRED",
 ]
 
@@ -40,6 +41,8 @@ def _insert_trade(insert: Any) -> Any:
 
 INSERT_TRADE = {"sqlite": _insert_trade(sqlite.insert), "postgresql": _insert_trade(postgresql.insert)}
 """By dialect. Parameters: every column but the id. Returns a row if the trade was not known yet, else none."""
+
+INSERT_TRADE_OR_FAIL = sa.insert(TRADES)
 
 GET_TRADE = sa.select(Trade).where(Trade.venue_trade_id == sa.bindparam("venue_trade"))
 

@@ -1,6 +1,5 @@
 """What the contract suite runs on: a plain SQLAlchemy session on each engine, and a clock that stands still."""
 
-import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -16,9 +15,10 @@ from sqlalchemy.orm import Session
 import risk_store
 from risk_store import Limits
 from risk_store.engines import open_engine, parse_url
+from tests.conftest import ENGINES, url_on
 from tests.support import distribution_lint
 from tests.support.doors import DOORS, Clocks, Door
-from tests.support.plugin import _database, _url
+from tests.support.plugin import _database, _url, with_citus
 from tests.support.postgres import Server
 
 _LIBRARY = str(Path(risk_store.__file__).parent)
@@ -52,13 +52,19 @@ def shared_postgres(postgres_server: Server, postgres_template: str) -> Iterator
         yield _url(postgres_server, name)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=with_citus(*ENGINES))
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database at head, of this test's own, on each engine and distributed over a cluster."""
+    return url_on(request.param, request, tmp_path)
+
+
+@pytest.fixture(params=with_citus("sqlite", "postgresql"))
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
     """A database at head, on each engine. What is committed to it may be seen by other tests."""
     if request.param == "postgresql":
         url = request.getfixturevalue("shared_postgres")
     else:
-        url = f"sqlite:///{shutil.copy(request.getfixturevalue('sqlite_template'), tmp_path / 'risk.db')}"
+        url = url_on(request.param, request, tmp_path)
     opened = open_engine(parse_url(url), "store")
     yield opened
     opened.dispose()
@@ -152,17 +158,23 @@ def clocks() -> Clocks:
     return Clocks()
 
 
-@pytest.fixture(params=DOORS)
+ON_CITUS = "citus by "  # before the driver's name
+
+
+def _doors(driver: str) -> tuple[str, ...]:
+    return with_citus(driver, of=ON_CITUS + driver) if driver.startswith("postgresql") else (driver,)
+
+
+@pytest.fixture(params=[door for driver in DOORS for door in _doors(driver)])
 def driver(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+    return str(request.param).removeprefix(ON_CITUS)
 
 
 @pytest.fixture
-def url(driver: str, request: pytest.FixtureRequest, tmp_path: Any) -> str:
-    if driver.startswith("postgresql"):
-        return str(request.getfixturevalue("postgres_store_url"))
-    shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "risk.db")
-    return f"sqlite:///{tmp_path / 'risk.db'}"
+def url(driver: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if str(request.node.callspec.params["driver"]).startswith(ON_CITUS):
+        return str(request.getfixturevalue("citus_store_url"))
+    return url_on(driver, request, tmp_path)
 
 
 @pytest.fixture

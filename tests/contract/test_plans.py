@@ -95,7 +95,8 @@ ROWS = [
     "SELECT n, 1, n::text, now() FROM generate_series(1, 5000) n",
     "INSERT INTO positions (id, account_id, contract_id, type, size, average_price, created_at) "
     "SELECT n, n, n::text, 1, 1, 1, now() FROM generate_series(1, 5000) n",
-    "ANALYZE orders, enforcement_log, trade_history, closed_positions, positions",
+    "INSERT INTO daily_pnl (account_id, date) SELECT n, '2025-10-21' FROM generate_series(1, 5000) n",
+    "ANALYZE orders, enforcement_log, trade_history, closed_positions, positions, daily_pnl",
 ]
 
 

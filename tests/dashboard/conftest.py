@@ -12,11 +12,26 @@ import pytest
 from sqlalchemy import event
 from starlette.testclient import TestClient
 
-from risk_store import EnforcementLog, RiskStore
+from risk_store import EnforcementLog, Order, OrderSide, OrderState, OrderType, RiskStore
 from risk_store.dashboard.app import application
 from risk_store.dashboard.reader import Reader
 
 NOW = datetime(2026, 11, 24, 11, 37, 16, tzinfo=UTC)
+
+
+def trailing_stop(account_id: int = 456) -> Order:
+    """A working trailing stop, 12.50 behind 21,492.75."""
+    return Order(
+        id=1,
+        account_id=account_id,
+        contract_id="CON.F.US.MNQ.Z26",
+        type=OrderType.TRAILING_STOP,
+        side=OrderSide.SELL,
+        size=2,
+        stop_price=21480.25,
+        trailing_amount=12.5,
+        state=OrderState.ACTIVE,
+    )
 
 
 class Clock:

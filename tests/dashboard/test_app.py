@@ -24,7 +24,7 @@ from risk_store.dashboard import tables, words
 from risk_store.dashboard.reader import Reader
 from risk_store.dashboard.view import View
 from risk_store.errors import InvalidValue
-from tests.dashboard.conftest import Clock, client_of
+from tests.dashboard.conftest import Clock, client_of, trailing_stop
 
 Enforced = Callable[..., EnforcementLog]
 
@@ -399,19 +399,7 @@ def test_each_chart_has_a_table_and_its_thresholds_have_words(client: TestClient
 
 def test_prices_and_trailing_stops_are_told(store: RiskStore, client: TestClient) -> None:
     with store.begin() as tx:
-        tx.orders.save(
-            Order(
-                id=1,
-                account_id=456,
-                contract_id="CON.F.US.MNQ.Z26",
-                type=OrderType.TRAILING_STOP,
-                side=OrderSide.SELL,
-                size=2,
-                stop_price=21480.25,
-                trailing_amount=12.5,
-                state=OrderState.ACTIVE,
-            )
-        )
+        tx.orders.save(trailing_stop())
     text = " ".join(Tags(client.get("/").text).text.split())
     assert "SELL 2 MNQ.Z26" in text
     assert "trailing stop · 12.50 behind 21,492.75" in text

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import uvicorn
 
-from risk_store import EnforcementLog, Order, OrderSide, OrderState, OrderType, RiskStore
+from risk_store import EnforcementLog, RiskStore
 from risk_store.dashboard.app import application
 from risk_store.dashboard.reader import Reader
 from risk_store.dashboard.server import bind
+from tests.dashboard.conftest import trailing_stop
 
 pytestmark = pytest.mark.browser
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=1'>" + "y" * 2000
@@ -53,19 +54,7 @@ def store(file: Path) -> Iterator[RiskStore]:
                 for n in range(2000)
             )
             tx.lockouts.set(26000001, HOSTILE, "RULE-003", now + timedelta(hours=5))
-            tx.orders.save(
-                Order(
-                    id=1,
-                    account_id=26000001,
-                    contract_id="CON.F.US.MNQ.Z26",
-                    type=OrderType.TRAILING_STOP,
-                    side=OrderSide.SELL,
-                    size=2,
-                    stop_price=21480.25,
-                    trailing_amount=12.5,
-                    state=OrderState.ACTIVE,
-                )
-            )
+            tx.orders.save(trailing_stop(26000001))
         yield opened
 
 

@@ -21,13 +21,13 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from risk_store import EnforcementLog, Order, OrderSide, OrderState, OrderType, RiskStore, Thresholds, schema
+from risk_store import EnforcementLog, RiskStore, Thresholds, schema
 from risk_store.dashboard.reader import Look, Reader
 from risk_store.dashboard.snapshot import Snapshot, Status
 from risk_store.dashboard.view import View
 from risk_store.dashboard.window import LATE_UP_TO_S
 from risk_store.errors import InvalidValue, StoreReadOnly, StoreUnavailable
-from tests.dashboard.conftest import NOW, Clock
+from tests.dashboard.conftest import NOW, Clock, trailing_stop
 
 Enforced = Callable[..., EnforcementLog]
 
@@ -641,19 +641,7 @@ def test_pages_of_many_threads_share_one_reader(reader: Reader, enforced: Enforc
 
 def test_working_orders_and_lockouts_are_those_of_now(store: RiskStore, reader: Reader, clock: Clock) -> None:
     with store.begin() as tx:
-        tx.orders.save(
-            Order(
-                id=1,
-                account_id=456,
-                contract_id="CON.F.US.MNQ.Z26",
-                type=OrderType.TRAILING_STOP,
-                side=OrderSide.SELL,
-                size=2,
-                stop_price=21480.25,
-                trailing_amount=12.5,
-                state=OrderState.ACTIVE,
-            )
-        )
+        tx.orders.save(trailing_stop())
         tx.lockouts.set(456, "loss", "RULE-003", datetime.now(UTC) + timedelta(days=3650))
     facts = seen(reader.look(View())).facts
     assert [(order.id, order.trailing_amount) for order in facts.orders] == [(1, 12.5)]

@@ -148,11 +148,11 @@ def _from_docker(stack: ExitStack, tried: list[str], *, forced: bool) -> Server 
 
 
 def _from_binaries(stack: ExitStack, tried: list[str], settings: Mapping[str, str]) -> Server | None:
-    user = _unprivileged_user()
+    user = unprivileged_user()
     temporary = tempfile.TemporaryDirectory(
-        prefix="risk-store-postgres-", dir=_temporary_folder(user), ignore_cleanup_errors=True
+        prefix="risk-store-postgres-", dir=temporary_folder(user), ignore_cleanup_errors=True
     )
-    account = _Account(Path(stack.enter_context(temporary)), user)
+    account = Account(Path(stack.enter_context(temporary)), user)
     account.own(account.base)
     for origin, folder in binary_folders():
         if folder is None or not all((folder / f"{name}{EXE}").is_file() for name in ("initdb", "postgres")):
@@ -165,8 +165,9 @@ def _from_binaries(stack: ExitStack, tried: list[str], settings: Mapping[str, st
         if version is None:
             tried.append(f"{origin}: {folder / 'postgres'} does not run")
             continue
-        password = account.initialise(runnable)
-        port = account.start(runnable, stack, settings)
+        password = secrets.token_hex(16)
+        account.initialise(runnable, password)
+        port, _ = account.start(runnable, stack, settings)
         return Server(
             f"postgresql://postgres:{password}@{HOST}:{port}/postgres",
             f"PostgreSQL {version} from {folder}" + (" as an unprivileged user" if user else ""),
@@ -199,7 +200,7 @@ def _numbers(path: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", path)]  # 9 is older than 15
 
 
-def _unprivileged_user() -> dict[str, Any]:
+def unprivileged_user() -> dict[str, Any]:
     """The arguments of `subprocess` that drop root, which PostgreSQL refuses to run as."""
     if os.name == "nt" or os.geteuid() != 0:
         return {}
@@ -212,7 +213,7 @@ def _unprivileged_user() -> dict[str, Any]:
     return {"user": 65534, "group": 65534, "extra_groups": []}
 
 
-def _temporary_folder(user: dict[str, Any]) -> str | None:
+def temporary_folder(user: dict[str, Any]) -> str | None:
     """A temporary folder that the unprivileged user can enter: root's own may be private."""
     for folder in (tempfile.gettempdir(), "/tmp", "/var/tmp") if user else ():
         with suppress(OSError, subprocess.SubprocessError):
@@ -222,7 +223,7 @@ def _temporary_folder(user: dict[str, Any]) -> str | None:
 
 
 @dataclass(frozen=True)
-class _Account:
+class Account:
     """Who the server runs as, and the folder that holds everything of it."""
 
     base: Path
@@ -266,8 +267,7 @@ class _Account:
         self.own(copies, *copies.rglob("*"))
         return copies / package.name / install.name / folder.name
 
-    def initialise(self, folder: Path) -> str:
-        password = secrets.token_hex(16)
+    def initialise(self, folder: Path, password: str) -> None:
         file = self.base / "password"
         file.touch(mode=0o600)
         file.write_text(password)
@@ -276,15 +276,18 @@ class _Account:
         answer = self.run(folder / f"initdb{EXE}", "-D", str(self.base / "data"), *options)
         if answer.returncode != 0:
             raise NoPostgres(f"initdb from {folder} failed:\n{answer.stderr}")
-        return password
 
-    def start(self, folder: Path, stack: ExitStack, settings: Mapping[str, str]) -> int:
+    def start(
+        self, folder: Path, stack: ExitStack, settings: Mapping[str, str], port: int = 0
+    ) -> tuple[int, subprocess.Popen[bytes]]:
+        """Starts the server on `port`, or on a free one; the port, and the process."""
+        wanted = port
         log = self.base / "log"
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         for _ in range(5):
             with socket.socket() as probe:
                 probe.bind((HOST, 0))
-                port: int = probe.getsockname()[1]  # free now, though another process may still take it first
+                port = wanted or probe.getsockname()[1]  # free now, though another process may still take it first
             command = [str(folder / f"postgres{EXE}"), "-D", str(self.base / "data"), "-p", str(port), *options]
             with log.open("wb") as output, warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: forking in a process that has threads
@@ -298,7 +301,7 @@ class _Account:
                 )
             stack.callback(_stop, process)
             if self.ready(process):
-                return port
+                return port, process
             if "Address already in use" not in (text := log.read_text(errors="replace")):
                 break
         raise NoPostgres(f"{folder / 'postgres'} did not start:\n{text}")

@@ -1,0 +1,112 @@
+"""Connections to a server that are kept for finished enforcements: each statement is a transaction of its own.
+
+What the general way takes instead (a connection from the pool and back, BEGIN, timeouts, COMMIT: a round trip each) is
+printed by `python -m benchmarks --only W1`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import sqlalchemy as sa
+
+from risk_store.deadlines import CutOff, answered_by, cut_off_at
+from risk_store.sharding import is_distributed
+
+__all__ = ["Recorder", "Recorders"]
+
+SET_SESSION_TIMEOUTS = "SELECT set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false)"
+
+# A connection kept for records is not used again when it was idle for longer (seconds).
+KEPT_S = 60.0
+# How long a record waits for a lock of somebody else's (seconds) before it is tried in the general way, which waits as
+# long as there is time: others may be in the same statement.
+LOCKED_S = 0.1
+
+
+class Recorder:
+    """One such connection, with a cursor of the driver's. Whoever has it is the only one."""
+
+    def __init__(self, connection: sa.Connection, deadline: float, record_s: float) -> None:
+        self._connection = connection
+        raw: Any = connection.connection.dbapi_connection
+        with cut_off_at(deadline, raw):
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            self.takes_others = not is_distributed(connection)  # whose shards each have accounts of their own
+            connection.detach()
+            lock_ms, statement_ms = (str(math.ceil(seconds * 1000)) for seconds in (min(LOCKED_S, record_s), record_s))
+            raw.execute(SET_SESSION_TIMEOUTS, (lock_ms, statement_ms))
+        self.dialect = connection.dialect
+        self.cursor = raw.cursor()
+        self.used = time.monotonic()
+        self.cut = CutOff(raw)
+
+    def close(self) -> None:
+        self.cut.close()
+        self._connection.close()
+
+
+class Recorders:
+    """Those of one store. They are not tested before they are used: on a connection that died meanwhile the statement
+    fails, and is tried again in the general way.
+    """
+
+    def __init__(self, engine: sa.Engine, record_s: float, most: int) -> None:
+        self._engine = engine
+        self._record_s = record_s
+        self._most = most
+        self._kept: deque[Recorder] = deque()
+        self._is_closed = False
+
+    @contextmanager
+    def one(self, deadline: float) -> Iterator[Recorder]:
+        """A connection for a block that ends by `deadline`, whatever the server does; an error in it closes it."""
+        recorder = self._take()
+        try:
+            if recorder is None:
+                recorder = self._open(deadline)
+            with recorder.cut.at(deadline):
+                yield recorder
+        except BaseException:
+            if recorder is not None:
+                recorder.close()
+            raise
+        recorder.used = time.monotonic()
+        if len(self._kept) < self._most:
+            self._kept.append(recorder)
+        else:
+            recorder.close()
+        if self._is_closed:
+            self.close()  # who closed the store meanwhile has not seen this one
+
+    def close(self) -> None:
+        """Closes all that nobody has at the moment; the others are closed when they come back."""
+        self._is_closed = True
+        with suppress(IndexError):
+            while True:
+                self._kept.pop().close()
+
+    def _take(self) -> Recorder | None:
+        """The one that was used last. Not one that nobody has used for a while: what lies between may have forgotten it
+        without a word, and finding that out takes all the time there is."""
+        with suppress(IndexError):
+            while True:
+                recorder = self._kept.pop()
+                if time.monotonic() - recorder.used < KEPT_S:
+                    return recorder
+                recorder.close()
+        return None
+
+    def _open(self, deadline: float) -> Recorder:
+        with answered_by(deadline):
+            connection = self._engine.connect()
+        try:
+            return Recorder(connection, deadline, self._record_s)
+        except BaseException:
+            connection.close()
+            raise
