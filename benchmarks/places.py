@@ -15,10 +15,12 @@ from uuid import uuid4
 import psycopg
 from psycopg import sql
 
-from risk_store import RiskStore
+from risk_store import RiskStore, schema
+from risk_store.distributing import distribute
 from risk_store.engines import parse_url
+from risk_store.models import Base
 
-__all__ = ["Ground", "Place", "connect", "postgresql", "settle", "sqlite"]
+__all__ = ["Ground", "Place", "cluster", "connect", "postgresql", "settle", "sqlite"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,37 @@ def postgresql(url: str) -> Iterator[Ground]:
             for name in (*ground.made, template):
                 with suppress(psycopg.Error):
                     ground.execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cluster:
+    url: str = field(repr=False)
+    label = "Citus"
+    is_sqlite = False
+
+    def place(self) -> Place:
+        return Place(self.url, "", "SHOW synchronous_commit", "on")
+
+
+@contextmanager
+def cluster(url: str) -> Iterator[Ground]:
+    """A distributed store in the coordinator's database that `url` names, which must have none; dropped afterwards."""
+    given = parse_url(url).set(drivername="postgresql+psycopg")
+    shown = given.render_as_string(hide_password=False)
+    found = schema.status(given)
+    if found.state is not schema.SchemaState.EMPTY:
+        raise SystemExit(
+            f"{found.message}\nThe benchmarks take only a database of a coordinator that has no store yet."
+        )
+    try:
+        schema.upgrade(given)
+        distribute(given)
+        yield _Cluster(shown)
+    finally:
+        plain = given.set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(plain, autocommit=True) as connection:
+            for table in (*Base.metadata.tables, schema.VERSION_TABLE):
+                connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(table)))
 
 
 def connect(place: Place) -> Any:

@@ -85,6 +85,12 @@ class Book:
             self.figures.append(figure)
             self.tell(_figure_line(figure))
 
+    def measured(self, work: str, engine: str, contender: str, values: Sequence[float], unit: str) -> None:
+        """A figure that is compared with nothing: the median of `values`."""
+        figure = Figure(work, engine, contender, statistics.median(values), unit, None, values)
+        self.figures.append(figure)
+        self.tell(_figure_line(figure))
+
     def refuse(self, work: str, engine: str, outcome: Outcome) -> None:
         """Who did not do the same work."""
         for name, why in outcome.refused.items():

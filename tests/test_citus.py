@@ -471,6 +471,14 @@ def test_the_roll_up_is_counted_where_the_rows_are(citus_store_url: str) -> None
             assert 0 < rows_sent(citus_store_url, str(selected), values) <= CITUS_SHARDS * 3 * 40 + 1
 
 
+def test_where_the_ids_are_is_counted_there_too(citus_store_url: str) -> None:
+    with RiskStore(citus_store_url, clock=lambda: NOW) as store:
+        with store.begin() as tx:
+            tx.enforcements.add_many(a_log(n % 50 + 1, n % 40) for n in range(3000))
+        sql = rollup.PLAIN_RUNS[DISTRIBUTED].compile(dialect=store.engine.dialect)
+        assert 0 < rows_sent(citus_store_url, str(sql), {**sql.params, "first": 1, "last": 3000}) < 100
+
+
 def test_percentiles_come_from_histograms(citus_store_url: str) -> None:
     with RiskStore(citus_store_url, clock=lambda: NOW) as store:
         with store.begin() as tx:

@@ -86,7 +86,7 @@ class RollUpRepository(Repository):
             self._connection.execute(statement, {"since": batch[0].timestamp})
         for statement in statements.FORGET_EMPTY:
             self._connection.execute(statement)
-        runs = [tuple(run) for run in self._connection.execute(statements.OLD_RUNS[form], rows)]
+        runs = _joined(self._connection.execute(statements.OLD_RUNS[form], rows))
         deleted = self._connection.execute(statements.DELETE_OLD[form], rows).rowcount
         for first, last in runs:
             self._let_go(first, last)
@@ -96,7 +96,7 @@ class RollUpRepository(Repository):
         """The first `limit` rows of these ids with a plain one among them: how many of them were plain."""
         while (end := self._end_of_chunk(first, last, limit)) is not None:
             chunk = {"first": first, "last": end}
-            runs = [(run[0], run[1]) for run in self._connection.execute(statements.PLAIN_RUNS[self._form], chunk)]
+            runs = _joined(self._connection.execute(statements.PLAIN_RUNS[self._form], chunk))
             if runs:
                 self._hold(runs)
                 for statement in statements.ROLL_UP[self._form]:
@@ -136,3 +136,14 @@ class RollUpRepository(Repository):
     @property
     def _form(self) -> str:
         return DISTRIBUTED if self._is_distributed(EnforcementLog) else self._dialect(EnforcementLog)
+
+
+def _joined(pieces: Iterable[sa.Row[Any]]) -> list[tuple[int, int]]:
+    """Ranges of ids, first and last, in order: those that follow on each other as one."""
+    runs: list[tuple[int, int]] = []
+    for first, last in map(tuple[Any, ...], pieces):
+        if runs and runs[-1][1] == first - 1:
+            runs[-1] = (runs[-1][0], last)
+        else:
+            runs.append((first, last))
+    return runs

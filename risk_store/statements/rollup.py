@@ -138,6 +138,40 @@ def _runs(rows: sa.Select[int]) -> sa.Select[int, int]:
     return sa.select(first, last).group_by(numbered.run).order_by(first)
 
 
+_TOGETHER = 512
+
+
+def _runs_over_shards(rows: sa.Select[int]) -> Any:
+    """The same, in pieces that may follow on each other, for rows that lie on many servers.
+
+    To number them all their ids would have to be brought together. So each server counts those of 512 ids at a time: if
+    as many are there as lie between the first and the last, they are a run. Only others are looked at one by one.
+    """
+
+    def together(id_: Column) -> Column:
+        return id_ // _number(_TOGETHER)
+
+    chosen = rows.subquery("chosen").c.id
+    parts = (
+        sa.select(
+            together(chosen).label("part"),
+            sa.func.min(chosen).label("least"),
+            sa.func.max(chosen).label("most"),
+            sa.func.count().label("n"),
+        )
+        .group_by(together(chosen))
+        .cte("parts")
+    )
+    part = parts.c
+    is_run = part.n == part.most - part.least + _number(1)
+    each = rows.subquery("each_one")
+    beside = sa.and_(together(each.c.id) == part.part, sa.not_(is_run))
+    return sa.union_all(
+        sa.select(part.least.label("first_id"), part.most.label("last_id")).where(is_run),
+        sa.select(each.c.id, each.c.id.label("same_id")).select_from(sa.join(each, parts, beside)),
+    ).order_by(sa.literal_column("1"))
+
+
 ENDS = sa.select(sa.func.min(_RANGE.first_id), sa.func.max(_RANGE.last_id))
 
 END_OF_CHUNK: sa.Select[Any] = sa.select(sa.func.max(sa.column("id"))).select_from(
@@ -162,8 +196,13 @@ def _gaps_with_rows(form: str) -> sa.Select[Any]:
 GAPS_WITH_ROWS = {form: _gaps_with_rows(form) for form in FORMS}
 """Gaps with a plain row, which came after its neighbours or was made canonical."""
 
-PLAIN_RUNS = {form: _runs(sa.select(LOG.id).where(_CHUNK, is_plain(form))) for form in FORMS}
-"""Parameters: ``first``, ``last``."""
+
+def _runs_of(form: str, rows: sa.Select[int]) -> Any:
+    return _runs_over_shards(rows) if form == DISTRIBUTED else _runs(rows)
+
+
+PLAIN_RUNS = {form: _runs_of(form, sa.select(LOG.id).where(_CHUNK, is_plain(form))) for form in FORMS}
+"""Parameters: ``first``, ``last``. In order; on shards in pieces, of which some follow on each other."""
 
 TOUCHING = sa.select(ROLLED_UP).where(_RANGE.last_id >= _FIRST - 1, _RANGE.first_id <= _LAST + 1)
 """Ranges held that overlap ``first`` to ``last`` or are beside it."""
@@ -256,7 +295,7 @@ OLDEST = {
 }
 """When and which: the first ``limit`` rows of those held whose enforcement began ``before`` an instant."""
 
-OLD_RUNS = {form: _runs(_held(form, sa.select(LOG.id).where(*_OLD))) for form in FORMS}
+OLD_RUNS = {form: _runs_of(form, _held(form, sa.select(LOG.id).where(*_OLD))) for form in FORMS}
 """Parameters, also of the next two: ``before``, and ``up_to`` and ``up_to_id``, the place of a batch's last row."""
 
 COUNT_AS_PRUNED = {

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,10 +98,12 @@ class Node:
     def url(self) -> str:
         return f"postgresql://postgres:{self.password}@{HOST}:{self.port}/"
 
+    settings: Mapping[str, str] = field(default_factory=lambda: CITUS_SETTINGS)
+
     def start(self) -> None:
         """Also again, where it was before."""
         (self.account.base / "data" / "postmaster.pid").unlink(missing_ok=True)  # of one that was killed
-        self.port, self.process = self.account.start(self.folder, self.stack, CITUS_SETTINGS, self.port)
+        self.port, self.process = self.account.start(self.folder, self.stack, self.settings, self.port)
 
     def kill(self) -> None:
         """As a machine that is gone: all of its processes at once, with nothing said to anybody."""
@@ -126,14 +128,14 @@ class Cluster:
 
 
 @contextmanager
-def cluster(way: Way) -> Iterator[Cluster]:
-    """Starts it if it is not there; afterwards it is stopped."""
+def cluster(way: Way, settings: Mapping[str, str] = CITUS_SETTINGS) -> Iterator[Cluster]:
+    """Starts it if it is not there, binaries with `settings`; afterwards it is stopped."""
     with ExitStack() as stack:
         if way.kind == "url":
             yield Cluster(os.environ[f"{PREFIX}_URL"], way.told)
         elif way.kind == "binaries":
             assert way.folder is not None
-            yield _from_binaries(stack, way.folder, way.told)
+            yield _from_binaries(stack, way.folder, way.told, settings)
         else:
             yield _from_containers(stack, way.told)
 
@@ -148,7 +150,7 @@ def _folder_with_citus() -> Path | None:
     return None
 
 
-def _from_binaries(stack: ExitStack, folder: Path, told: str) -> Cluster:
+def _from_binaries(stack: ExitStack, folder: Path, told: str, settings: Mapping[str, str]) -> Cluster:
     user = unprivileged_user()
     temporary = tempfile.TemporaryDirectory(
         prefix="risk-store-citus-", dir=temporary_folder(user), ignore_cleanup_errors=True
@@ -162,7 +164,7 @@ def _from_binaries(stack: ExitStack, folder: Path, told: str) -> Cluster:
         account.base.mkdir(mode=0o700)
         account.own(account.base)
         account.initialise(folder, password)
-        nodes.append(Node(account, folder, password, stack))
+        nodes.append(Node(account, folder, password, stack, settings=settings))
         nodes[-1].start()
     for node in nodes:
         _prepare(node.url, password)
