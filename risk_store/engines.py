@@ -261,6 +261,26 @@ def _prepare(engine: sa.Engine, url: URL, purpose: Purpose) -> None:
         _prepare_sqlite(engine, purpose)
     else:
         watch_connections(engine)  # survives a server's restart, and one that never answers
+        if purpose == "watch":
+            event.listen(engine, "connect", _load_any_instant)
+
+
+def _load_any_instant(raw: Any, _record: object) -> None:
+    """Instants that Python has not (infinity, the year 290000) come as the server spells them, and hide no other row.
+
+    For who watches only: psycopg's own loader, which fails at them, is faster.
+    """
+    from psycopg import DataError
+    from psycopg.types.datetime import TimestamptzLoader
+
+    class Loader(TimestamptzLoader):
+        def load(self, data: Any) -> Any:
+            try:
+                return super().load(data)
+            except DataError:
+                return bytes(data).decode()
+
+    raw.adapters.register_loader("timestamptz", Loader)
 
 
 def _prepare_sqlite(engine: sa.Engine, purpose: Purpose) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from risk_store.alerts import Alert, Thresholds
 from risk_store.models import EnforcementLog
 from risk_store.settings import configured_thresholds
+from risk_store.texts import visible
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
@@ -121,8 +122,8 @@ class StoreGauges:
             schema.add_metric([status.found or "", status.expected], 1)
             yield schema
             with self._store.read() as tx:
-                lockouts = [str(lockout.rule_id) for lockout in tx.lockouts.active()]
-                orders = [getattr(order.type, "name", str(order.type)) for order in tx.orders.working()]
+                lockouts = [visible(str(lockout.rule_id)) for lockout in tx.lockouts.active()]
+                orders = [visible(getattr(order.type, "name", str(order.type))) for order in tx.orders.working()]
         except RiskStoreError:
             return
         yield _counted("risk_store_lockouts_active", "Accounts that may not trade now.", "rule", lockouts)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from importlib import resources
+from itertools import islice
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -117,9 +118,16 @@ class _Dashboard:
             view = _view(request)
             columns, rows = await run_in_threadpool(tables.table, name, self._reader, view)
             headers = {"content-disposition": f'attachment; filename="risk-store-{name}.csv"'}
-            return StreamingResponse(csv_text(columns, rows), media_type=_CSV, headers=headers)
+            lines = csv_text(columns, rows if request.method == "GET" else ())
+            return StreamingResponse(_in_pieces(lines), media_type=_CSV, headers=headers)
 
         return answer
+
+
+def _in_pieces(lines: Iterator[str]) -> Iterator[bytes]:
+    """Many lines at once, since each piece goes through a thread. What is no Unicode in an old file is escaped."""
+    while piece := "".join(islice(lines, 500)):
+        yield piece.encode("utf-8", "backslashreplace")
 
 
 def _view(request: Request) -> View:

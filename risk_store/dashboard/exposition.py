@@ -18,6 +18,7 @@ from starlette.responses import Response
 from risk_store.dashboard.reader import Reader
 from risk_store.dashboard.view import View
 from risk_store.metrics import StoreGauges
+from risk_store.texts import visible
 
 __all__ = ["exposition"]
 
@@ -66,5 +67,5 @@ class _OfTheLog:
         )
         for line in look.snapshot.summary.rules:
             for level, count in (("WARNING", line.warnings), ("CRITICAL", line.criticals), ("TIMEOUT", line.timeouts)):
-                week.add_metric([line.rule_id, level], count)
+                week.add_metric([visible(line.rule_id), level], count)
         yield week

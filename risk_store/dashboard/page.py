@@ -24,6 +24,7 @@ from risk_store.schema.verdict import shell_word
 __all__ = ["NOT_WAL_REFRESH_S", "render", "render_message"]
 
 MOST_LISTED = 12
+MOST_RULES = 100
 NOT_WAL_REFRESH_S = 30
 
 _ENVIRONMENT = Environment(
@@ -89,15 +90,15 @@ def _banners(trouble: Trouble | None, snapshot: Snapshot | None, file: str | Non
             f"This file is in journal mode {mode}, not WAL: whoever reads it makes the daemon wait. So this page is "
             f"read anew each {NOT_WAL_REFRESH_S} s only. The store switches it to WAL with its first write; by hand:"
         )
-        banners.append(Banner(text, f'sqlite3 {file} "PRAGMA journal_mode = WAL"'))
+        banners.append(Banner(text, f'sqlite3 {shell_word(file or "")} "PRAGMA journal_mode = WAL"'))
     return banners
 
 
 def _values_of(snapshot: Snapshot, file: str | None) -> dict[str, Any]:
     summary, limits, now = snapshot.summary, snapshot.thresholds, snapshot.at
 
-    def level(ms: float | None) -> str:
-        found = level_of(ms, limits)
+    def level(ms: Any) -> str:
+        found = level_of(ms, limits) if words.is_number(ms) else None
         return found.value.lower() if found else ""
 
     def ago(at: Any) -> str:
@@ -120,6 +121,7 @@ def _values_of(snapshot: Snapshot, file: str | None) -> dict[str, Any]:
         "points": json.dumps([_point(bucket) for bucket in summary.buckets]),
         "most_of_a_rule": max((line.enforcement_count for line in summary.rules), default=0) or 1,
         "most_listed": MOST_LISTED,
+        "most_rules": MOST_RULES,
         "interrupted_command": f"risk-store interrupted {shell_word(file) if file else 'URL'}"
         if any(owner != OwnerState.ALIVE for _, owner in snapshot.facts.in_flight)
         else None,

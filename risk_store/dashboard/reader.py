@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,10 +27,10 @@ from risk_store.dashboard.view import View
 from risk_store.dashboard.window import Arrivals, LogWindow
 from risk_store.deadlines import answered_by, cut_off_at
 from risk_store.engines import database_file, open_engine, parse_url, sync_url, translated
-from risk_store.errors import InvalidValue, RiskStoreError, StoreBusy, StoreClosed, StoreUnavailable
+from risk_store.errors import InvalidValue, RiskStoreError, StoreBusy, StoreClosed, StoreReadOnly, StoreUnavailable
 from risk_store.models.base import utc_now
 from risk_store.repositories import Transaction
-from risk_store.schema.verdict import VERSION_TABLE, SchemaState, SchemaStatus, inspect_schema
+from risk_store.schema.verdict import VERSION_TABLE, SchemaState, SchemaStatus, inspect_schema, shell_word
 from risk_store.settings import configured_thresholds
 
 __all__ = ["Look", "Reader", "SLOW_ON_PAGE", "Trouble"]
@@ -42,6 +42,9 @@ _LATEST = 10
 _ANSWER_S = 5.0  # a server that takes longer counts as out of reach
 _WINDOWS = 4  # accounts whose times are kept in memory, the one of all accounts among them
 _VIEWS = 64
+_MOST_DAYS = 91
+_CLOCK_BACK = timedelta(minutes=1)
+_LATE_AT_FIRST = 1_000  # ids: transactions that were open at the first look are not farther behind the last row
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +104,12 @@ class Reader:
         self._schema: SchemaStatus | None = None
         self._version: str | None = None
         self._windows: OrderedDict[int | None, tuple[LogWindow, Parts]] = OrderedDict()
-        self._first: int | None = None
+        self._least: tuple[int | None, int] | None = None
         self._arrivals: Arrivals | None = None
         self._total = 0
         self._looks: OrderedDict[View, tuple[tuple[str | None, datetime], Look]] = OrderedDict()
         self._told: str | None = None
+        self._last_now = datetime.min.replace(tzinfo=UTC)
 
     @property
     def name(self) -> str:
@@ -153,6 +157,9 @@ class Reader:
 
     def _look(self, view: View) -> Look:
         now = self._clock()
+        if now + _CLOCK_BACK < self._last_now:
+            self._forget()  # the clock was set back: what was let go as too old may be asked for again
+        self._last_now = now
         minute = now.replace(second=0, microsecond=0)
         with translated(self.url), self._answered():
             connection = self._connected()
@@ -238,9 +245,11 @@ class Reader:
     def _arrived(self, tx: Transaction, now: float) -> None:
         """What is new of the log, for all windows in memory."""
         first, last = tx.watch.ends()
-        if self._arrivals is None or first != self._first or (last or 0) < self._arrivals.last:
+        least = first, tx.watch.pruned()
+        if self._arrivals is None or least != self._least or (last or 0) < self._arrivals.last:
             self._forget()  # the first look; or rows were pruned, or it is another log
-            self._first, self._arrivals = first, Arrivals(last or 0)
+            self._least, self._arrivals = least, Arrivals(max((last or 0) - _LATE_AT_FIRST, (first or 1) - 1))
+            self._arrivals.note([time.id for time in tx.watch.new(self._arrivals.last)], now)
             self._total = tx.watch.count()
             return
         came = list(tx.watch.new(self._arrivals.last)) if last != self._arrivals.last else []
@@ -250,6 +259,7 @@ class Reader:
         self._total += len(came)
         for window, _ in self._windows.values():
             window.add(came, now)
+            window.forget_before(int(now) - _MOST_DAYS * DAY_S, now)
 
     def _window(self, tx: Transaction, view: View, now: datetime) -> tuple[LogWindow, Parts]:
         """The times of the view's days and account: those in memory, or read now."""
@@ -260,7 +270,6 @@ class Reader:
             window = LogWindow(since, view.account)
             window.add(tx.watch.since(datetime.fromtimestamp(window.since, UTC), view.account), seconds)
             kept = self._windows[view.account] = (window, Parts())
-        kept[0].forget_before(int(seconds) - _MOST_DAYS * DAY_S)
         self._windows.move_to_end(view.account)
         while len(self._windows) > _WINDOWS:
             self._windows.popitem(last=False)
@@ -292,21 +301,33 @@ class Reader:
             trouble = self._trouble_of_schema(error.status)
         elif isinstance(error, StoreBusy):
             trouble = Trouble("locked", "The database is locked, or takes too long to answer. Trying again.")
-        elif isinstance(error, (StoreUnavailable, StoreClosed, OSError, exc.SQLAlchemyError)):
+        elif isinstance(error, InvalidValue):
+            raise error
+        elif isinstance(error, StoreReadOnly):
+            text = (
+                "SQLite has to write beside the file before it can be read: the folder cannot be written, or a program "
+                "was killed in the middle of a write, which another one has to undo:"
+            )
+            trouble = Trouble("unreachable", text, f"risk-store check {self._place}")
+        else:
             text = "The database cannot be reached. What went wrong is in the output of risk-store dashboard."
             trouble = Trouble("unreachable", text)
-        else:
-            raise error
         if self._told != trouble.kind:
             self._told = trouble.kind
-            # Errors of the store's own hold no secret; SQLAlchemy's might, in a statement's parameters.
+            # Errors of the store's own hold no secret; others might, a driver's in the lines after its first.
             told = str(error) if isinstance(error, RiskStoreError) else trouble.text
+            if isinstance(error, exc.DBAPIError):
+                told = f"{type(error.orig).__name__}: {str(error.orig).partition(chr(10))[0]}"
             logger.warning("%s: %s", trouble.kind, told)
         return trouble
 
+    @property
+    def _place(self) -> str:
+        """The database as the argument of a command."""
+        return shell_word(str(self.file)) if self.file is not None else "URL"
+
     def _trouble_of_schema(self, status: SchemaStatus) -> Trouble:
-        place = str(self.file) if self.file is not None else "URL"
-        upgrade = f"risk-store upgrade {place}"
+        upgrade = f"risk-store upgrade {self._place}"
         if status.state is SchemaState.EMPTY and self.file is not None and not self.file.exists():
             return Trouble("missing", f"There is no database {self.file}.", upgrade)
         text = status.message.splitlines()[0].removeprefix(f"{status.database}: ")
@@ -315,9 +336,6 @@ class Reader:
             SchemaState.LEGACY_V1: "This is the database of a v1 daemon, which has not been upgraded.",
         }.get(status.state, text[:1].upper() + text[1:])
         return Trouble(status.state.value, text, upgrade if status.upgradable else None)
-
-
-_MOST_DAYS = 91
 
 
 def _identity(file: Any) -> tuple[int, int] | None:

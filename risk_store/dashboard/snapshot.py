@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from functools import cached_property
 from itertools import chain
+from math import isfinite
 from typing import Any
 
 from risk_store.alerts import AlertLevel, Thresholds
-from risk_store.dashboard.window import SLOT_S, Cell, LogWindow, percentile
+from risk_store.dashboard.window import HOUR_S, SLOT_S, Cell, LogWindow, percentile
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout, OrderSnapshot
 from risk_store.owner import OwnerState
 
@@ -161,6 +162,8 @@ def _json(value: Any) -> Any:
         return value.name
     if isinstance(value, (list, tuple)):
         return [_json(each) for each in value]
+    if isinstance(value, float) and not isfinite(value):
+        return str(value)  # JSON has no infinity
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
@@ -272,7 +275,7 @@ def summed_up(
             seen.of_bucket[slot // step * step].append(cell)
             seen.of_rule[name].append(cell)
             seen.of_rule_day[name, slot // DAY_S].append(cell)
-        if slot >= day_ago:
+        if day_ago <= slot <= seconds + HOUR_S:
             seen.of_last_day[name].append(cell)
     # The step that is not over yet is the last one; one of the future (a clock that is ahead) is in the sums alone.
     begins = range(since, since + days * DAY_S, step)

@@ -65,6 +65,18 @@ class View:
         }
         return f"{path}?{urlencode(said)}" if said else path
 
+    def link(self, **changes: Any) -> str | None:
+        """The address of the page with some of it changed; None where it would be refused (what an odd row holds).
+
+        >>> View().link(account=456), View().link(account="v1's account")
+        ('/?account=456', None)
+        """
+        try:
+            View.of([(name, str(value)) for name, value in changes.items() if value is not None])
+        except InvalidValue:
+            return None
+        return self.href(**changes)
+
     @property
     def what(self) -> View:
         """The view without what is only about how it is shown."""

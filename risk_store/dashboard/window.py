@@ -96,8 +96,9 @@ class LogWindow:
             if second > now - HOUR_S:
                 self._recent.append(time)
 
-    def forget_before(self, since: int) -> None:
-        """Lets go what began before, by whole half hours."""
+    def forget_before(self, since: int, now: float) -> None:
+        """Lets go what began before `since`, by whole half hours, and what the hour before `now` does not ask for."""
+        self._recent = [time for time in self._recent if (time.second or 0) > now - HOUR_S]
         self.since = max(self.since, since - since % SLOT_S)
         for slot in [slot for slot in self._slots if slot < self.since]:
             del self._slots[slot]
@@ -110,9 +111,12 @@ class LogWindow:
                     yield slot, name, cell
 
     def last_hour(self, now: float, rule: str | None = None) -> list[Time]:
-        """What began in the hour before `now`."""
-        self._recent = [time for time in self._recent if (time.second or 0) > now - HOUR_S]
-        return [time for time in self._recent if rule in (None, time.rule_id)]
+        """What began in the hour before `now`, or in the hour after it: clocks differ, but not by more."""
+        return [
+            time
+            for time in self._recent
+            if now - HOUR_S < (time.second or 0) <= now + HOUR_S and rule in (None, time.rule_id)
+        ]
 
 
 def percentile(ordered: array[float] | list[float], p: int) -> float:

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 from datetime import datetime
+from math import isfinite
 from typing import Any
 
 from risk_store.texts import visible
 
-__all__ = ["count", "day_and_time", "milliseconds", "price", "share", "span", "text", "time_of_day"]
+__all__ = ["count", "day_and_time", "is_number", "milliseconds", "price", "share", "span", "text", "time_of_day"]
 
 NOTHING = "–"
 _LONGEST = 300  # characters of a reason on the page; the CSV has it whole
 
 
-def milliseconds(ms: float | None) -> str:
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number."""
+    return isinstance(value, (int, float)) and isfinite(value)
+
+
+def milliseconds(ms: Any) -> str:
     """
+    What is no number of milliseconds, in a row of an old daemon, is shown as it is.
+
     >>> [milliseconds(ms) for ms in (None, 0, 53.4, 999.6, 8690, 72_000, 7_500_000)]
     ['–', '0 ms', '53 ms', '1.00 s', '8.69 s', '1m 12s', '2h 5m']
     """
     if ms is None:
         return NOTHING
+    if not is_number(ms):
+        return text(ms, 24)
     if round(ms) < 1000:
         return f"{ms:.0f} ms"
     seconds = ms / 1000
@@ -29,12 +39,14 @@ def milliseconds(ms: float | None) -> str:
     return f"{minutes}m {rest}s" if minutes < 60 else f"{minutes // 60:,}h {minutes % 60}m"
 
 
-def count(number: int | None) -> str:
+def count(number: Any) -> str:
     """
     >>> count(12294)
     '12,294'
     """
-    return NOTHING if number is None else f"{number:,}"
+    if number is None:
+        return NOTHING
+    return f"{number:,}" if is_number(number) else text(number, 24)
 
 
 def share(part: int, whole: int) -> str:
@@ -63,8 +75,8 @@ def price(value: Any) -> str:
     >>> price(21480.25), price(6025.0), price(0.0000125), price(None)
     ('21,480.25', '6,025.00', '0.0000125', '–')
     """
-    if not isinstance(value, (int, float)):
-        return NOTHING if value is None else text(value)
+    if not is_number(value):
+        return NOTHING if value is None else text(value, 24)
     shown = f"{value:,.9f}".rstrip("0")
     whole, _, decimals = shown.partition(".")
     return f"{whole}.{decimals:0<2}"

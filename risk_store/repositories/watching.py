@@ -56,6 +56,10 @@ class WatchRepository(Repository):
         first, last = self._connection.execute(statements.ENDS).one()
         return first, last
 
+    def pruned(self) -> int:
+        """How many timed rows have been pruned, ever."""
+        return int(self._connection.execute(statements.PRUNED).scalar_one())
+
     def count(self) -> int:
         """How many rows the log has."""
         return int(self._connection.execute(statements.COUNT_OF_LOG).scalar_one())

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from risk_store.models import EnforcementLog
 from risk_store.models.enforcement import SLOW_INDEX_ABOVE_MS
+from risk_store.models.rollup import BUCKETS
 from risk_store.statements import arguments
 from risk_store.statements.conditions import LOG, TIMED, log_filters
 from risk_store.statements.ids import among, by_dialect
@@ -25,6 +26,7 @@ __all__ = [
     "IS_DISTRIBUTED",
     "LATE_TIMES",
     "NEW_TIMES",
+    "PRUNED",
     "STAMP",
     "newest_slow",
     "times_since",
@@ -43,6 +45,10 @@ ENDS = sa.select(
 )
 """The lowest id of the log and the highest, by the key; NULL where it is empty."""
 
+PRUNED = sa.select(sa.cast(sa.func.coalesce(sa.func.sum(BUCKETS.c.enforcements), 0), sa.BigInteger)).where(
+    BUCKETS.c.pruned == sa.true()
+)
+"""Another number once timed rows were pruned, also where the row with the lowest id was not among them."""
 
 _MS = sa.case((TIMED, LOG.execution_time_ms))
 _SECOND = {

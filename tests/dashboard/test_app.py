@@ -265,6 +265,74 @@ def test_the_csv_of_slow_ones_has_all_of_them(
     assert [int(row["execution_time_ms"]) for row in rows] == list(range(535, 500, -1))
 
 
+def test_head_of_a_csv_reads_none_of_its_rows(client: TestClient, enforced: Enforced, sent: list[str]) -> None:
+    enforced(900)
+    client.get("/")
+    sent.clear()
+    head = client.head("/slow.csv")
+    assert head.headers["content-type"] == "text/csv; charset=utf-8"
+    assert not [statement for statement in sent if "enforcement_log" in statement]
+
+
+USUAL: dict[str, dict[str, object]] = {
+    "enforcement_log": {
+        "account_id": 1,
+        "rule_id": "R",
+        "action": "A",
+        "reason": "r",
+        "success": 1,
+        "timestamp": "2026-11-24 11:30:00",
+        "execution_time_ms": 900,
+    },
+    "orders": {
+        "id": 1,
+        "account_id": 456,
+        "contract_id": "C",
+        "type": 5,
+        "side": 1,
+        "size": 2,
+        "stop_price": 21480.25,
+        "state": 1,
+        "created_at": "2026-11-24 11:30:00",
+        "trailing_amount": 12.5,
+    },
+    "lockouts": {"account_id": 456, "is_locked": 1, "reason": "r", "locked_until": None, "rule_id": "R"},
+}
+ODD: dict[str, object] = {
+    "text": "text",
+    "negative": -5,
+    "fraction": 1.5,
+    "large": 2**62,
+    "infinite": float("inf"),
+    "blob": b"\xff",
+    "not Unicode": b"R\xff",
+    "two lines": "a\nb",
+    "long": "x" * 300,
+    "empty": "",
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("table", USUAL)
+def test_whatever_an_old_daemon_stored_is_shown_and_leads_nowhere_wrong(file: Path, table: str, odd: str) -> None:
+    reader = Reader(f"sqlite:///{file}", clock=Clock())
+    client = client_of(reader, metrics=True)
+    for name in USUAL[table].keys() - {"id" if table == "orders" else "account_id" if table == "lockouts" else ""}:
+        values = USUAL[table] | {name: ODD[odd]}
+        marks = ", ".join("CAST(? AS TEXT)" if (each, odd) == (name, "not Unicode") else "?" for each in values)
+        with sqlite3.connect(file) as raw:
+            raw.execute(f"DELETE FROM {table}")
+            raw.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", tuple(values.values()))
+        raw.close()
+        for address in ("/", "/metrics", *(f"/{name}.csv" for name in tables.NAMES)):
+            assert client.get(address).status_code == 200, (name, address)
+        json.loads(client.get("/api/snapshot").text, parse_constant=pytest.fail)
+        for tag, attributes in Tags(client.get("/").text).tags:
+            if tag == "a":
+                assert client.get(attributes["href"] or "").status_code == 200, (name, attributes)
+    reader.close()
+
+
 def test_each_table_of_the_page_has_its_csv(store: RiskStore, client: TestClient, enforced: Enforced) -> None:
     enforced(900)
     with store.enforce(456, "RULE-003", "CLOSE_ALL", "loss", lock_until=None):
@@ -346,6 +414,29 @@ def test_a_list_that_is_too_long_for_the_page_says_where_the_rest_is(store: Risk
     assert "30 active" in text
     assert "and 18 more, all of them in the CSV" in text
     assert client.get("/lockouts.csv").text.count("\r\n") == 31
+
+
+def test_of_very_many_rules_the_slowest_are_on_the_page_and_all_in_the_csv(
+    store: RiskStore, client: TestClient, clock: Clock
+) -> None:
+    with store.begin() as tx:
+        tx.enforcements.add_many(
+            EnforcementLog(
+                account_id=456,
+                rule_id=f"RULE-{n:04}",
+                action="A",
+                reason="r",
+                success=True,
+                execution_time_ms=n,
+                timestamp=clock.now,
+            )
+            for n in range(1200)
+        )
+    answer = client.get("/")
+    assert len(answer.content) < 400_000
+    assert "RULE-1199" in answer.text
+    assert "and 1,100 more, all of them in the" in answer.text
+    assert client.get("/rules.csv").text.count("\r\n") == 1201
 
 
 # Live ----------------------------------------------------------------------------------------------------------------

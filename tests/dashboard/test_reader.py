@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -289,6 +292,27 @@ def test_a_row_that_commits_after_one_with_a_higher_id_is_not_missed(postgres_st
     store.close()
 
 
+def test_a_row_that_commits_after_the_first_look_is_not_missed_though_its_id_is_lower(
+    postgres_store_url: str, clock: Clock
+) -> None:
+    store, reader = RiskStore(postgres_store_url), Reader(postgres_store_url, clock=clock)
+    with store.begin() as late:
+        late.enforcements.add(_log("RULE-001", 1, 20, True, NOW))
+
+        def other() -> None:
+            with store.begin() as tx:
+                tx.enforcements.add(_log("RULE-001", 1, 30, True, NOW))
+
+        beside = threading.Thread(target=other)
+        beside.start()
+        beside.join()
+        assert seen(reader.look(View())).facts.total == 1
+    snapshot = seen(reader.look(View()))
+    assert (snapshot.facts.total, snapshot.summary.enforcements) == (2, 2)
+    reader.close()
+    store.close()
+
+
 def test_an_id_that_never_came_is_not_looked_for_for_ever(postgres_store_url: str, clock: Clock) -> None:
     store, reader = RiskStore(postgres_store_url), Reader(postgres_store_url, clock=clock)
     reader.look(View())
@@ -318,6 +342,68 @@ def test_rows_that_were_pruned_are_gone_from_the_page(
     store.prune(clock.now - timedelta(days=2))
     snapshot = seen(reader.look(View()))
     assert (snapshot.facts.total, snapshot.summary.enforcements) == (1, 1)
+
+
+def test_rows_that_were_pruned_from_the_middle_are_gone_too(
+    store: RiskStore, reader: Reader, enforced: Enforced, clock: Clock
+) -> None:
+    for days in (1, 5, 1):  # the second one was imported
+        enforced(ago=timedelta(days=days))
+    assert seen(reader.look(View())).facts.total == 3
+    store.prune(clock.now - timedelta(days=2))
+    snapshot = seen(reader.look(View()))
+    assert (snapshot.facts.total, snapshot.summary.enforcements) == (2, 2)
+
+
+def test_a_row_dated_in_the_far_future_is_not_what_happens_now(reader: Reader, enforced: Enforced) -> None:
+    enforced(100, ago=-timedelta(minutes=2))  # a clock that is a little ahead
+    enforced(9000, ago=-timedelta(days=400))
+    summary = seen(reader.look(View())).summary
+    assert (summary.status, summary.last_hour, summary.last_day) == (Status.OK, 1, 1)
+
+
+def test_a_clock_that_was_set_back_finds_the_hour_it_is_in_again(
+    reader: Reader, enforced: Enforced, clock: Clock
+) -> None:
+    enforced(3000)
+    clock.pass_by(hours=3)
+    enforced(100)
+    assert seen(reader.look(View())).summary.status is Status.OK
+    clock.pass_by(hours=-3)
+    assert seen(reader.look(View())).summary.status is Status.CRITICAL
+
+
+def test_the_rows_of_an_account_that_nobody_looks_at_any_more_are_let_go(
+    reader: Reader, enforced: Enforced, clock: Clock
+) -> None:
+    enforced()
+    reader.look(View(account=456))
+    for _ in range(5):
+        enforced()
+        clock.pass_by(hours=30 * 24)
+        reader.look(View())
+    window, _ = reader._windows[456]
+    assert window.last_hour(clock.now.timestamp()) == window._recent == []
+    assert len(list(window.cells(0))) == 3
+
+
+def test_instants_that_python_has_not_hide_no_other_row(postgres_store_url: str) -> None:
+    with psycopg.connect(postgres_store_url.replace("+psycopg", ""), autocommit=True) as raw:
+        for number, at in enumerate(("infinity", "-infinity", "290000-01-01", "4700-01-01 BC", "now")):
+            raw.execute(
+                "INSERT INTO enforcement_log (account_id, rule_id, action, reason, success, timestamp, "
+                "execution_time_ms) VALUES (1, 'R', 'A', 'r', true, %s, 900)",
+                (at,),
+            )
+            raw.execute(
+                "INSERT INTO lockouts (account_id, is_locked, reason, locked_until) VALUES (%s, true, 'x', %s)",
+                (number + 1, "infinity"),
+            )
+    reader = Reader(postgres_store_url)
+    snapshot = seen(reader.look(View()))
+    assert (snapshot.summary.last_hour, snapshot.facts.total, len(snapshot.facts.lockouts)) == (1, 5, 5)
+    assert {"infinity", "-infinity"} <= {str(row.timestamp) for row in snapshot.facts.slow}
+    reader.close()
 
 
 def test_a_row_of_an_old_daemon_in_another_form_is_at_its_time(file: Path, clock: Clock) -> None:
@@ -430,6 +516,31 @@ def test_a_locked_file_is_told_beside_what_was_read_before(file: Path, clock: Cl
     other.close()
     clock.pass_by(minutes=1)
     assert seen(reader.look(View())).facts.journal_mode == "delete"
+    reader.close()
+
+
+def test_a_file_that_a_killed_writer_left_half_written_is_told_with_what_mends_it(tmp_path: Path) -> None:
+    file = tmp_path / "my risk.db"
+    schema.upgrade(f"sqlite:///{file}")
+    killed = (
+        "import os, sqlite3, sys\n"
+        "raw = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "raw.execute('PRAGMA journal_mode = DELETE'); raw.execute('PRAGMA cache_size = 1')\n"
+        "raw.execute('BEGIN IMMEDIATE')\n"
+        "raw.executemany('INSERT INTO enforcement_log (account_id, rule_id, action, reason, success, timestamp) '\n"
+        "                'VALUES (1, ?, 1, 1, 1, 1)', [('R' * 500,)] * 2000)\n"
+        "os._exit(9)\n"
+    )
+    subprocess.run([sys.executable, "-c", killed, str(file)], check=False)
+    reader = Reader(f"sqlite:///{file}")
+    trouble = reader.look(View()).trouble
+    assert trouble is not None
+    assert (trouble.kind, trouble.command) == ("unreachable", f"risk-store check '{file}'")
+    assert trouble.command is not None
+    subprocess.run(
+        [sys.executable, "-m", *shlex.split(trouble.command.replace("risk-store", "risk_store"))], check=True
+    )
+    assert seen(reader.look(View())).facts.total == 0
     reader.close()
 
 
