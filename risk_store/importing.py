@@ -32,6 +32,7 @@ BATCH = 1_000  # rows in one transaction
 
 LOG = EnforcementLog.__table__
 _SAID = [name for name in LOG.columns.keys() if name != "id"]  # noqa: SIM118 (columns are not their names)
+_CHECKED = {name: column.type for name, column in LOG.columns.items() if isinstance(column.type, CheckedType)}
 _NEEDED = {"account_id", "rule_id", "action", "reason", "success", "timestamp"}
 _DEFAULTS = dict.fromkeys(_SAID) | {"positions_closed": 0, "orders_canceled": 0}
 _IS_EXPORTED = re.compile(r'\s*\{\s*"table"\s*:')
@@ -89,9 +90,8 @@ class _Row:
             raise ValueError(f"{table} has no column {', '.join(sorted(unknown))} in this release")
         values = _DEFAULTS | {name: stored_value(value) for name, value in given.items()}
         self.values = {
-            name: value if value is None or not isinstance(type_, CheckedType) else type_.read(value)
+            name: _CHECKED[name].read(value) if value is not None and name in _CHECKED else value
             for name, value in values.items()
-            for type_ in [LOG.columns[name].type]
         }
 
     @property
@@ -110,9 +110,8 @@ class _Row:
             raise InvalidValue("timestamp", None, "an instant; without one it would be dated by its import")
         log = EnforcementLog.from_dict({**self.values, "id": None})
         log.check_writable()
-        for name, value in self.values.items():
-            type_ = LOG.columns[name].type
-            if value is not None and isinstance(type_, CheckedType):
+        for name, type_ in _CHECKED.items():
+            if (value := self.values.get(name)) is not None:
                 type_.write(value)
         return log
 

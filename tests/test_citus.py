@@ -321,6 +321,60 @@ def test_later_revisions_run_on_a_distributed_store_and_a_new_table_is_distribut
     command.check(config)  # nothing differs from the models, but for the keys that are wider
 
 
+def test_the_verbs_of_the_command_line_work_on_a_cluster(citus_store_url: str, tmp_path: Path) -> None:
+    filled(citus_store_url)
+    assert "300 rows of the log rolled up" in run("roll-up", citus_store_url).stdout
+    for verb in ("report", "alerts", "orders", "lockouts", "interrupted", "check"):
+        found = run(verb, citus_store_url)
+        assert (found.returncode, found.stderr) == (0, ""), verb
+        assert found.stdout.strip(), verb
+    assert run("slow", citus_store_url, "--threshold", "290").stdout.count("CLOSE_ALL") == 9
+    exported = run("export", citus_store_url, "--format", "jsonl", "--output", str(tmp_path / "log.jsonl"))
+    assert (exported.returncode, exported.stderr) == (0, "")
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 300
+    elsewhere = f"sqlite:///{tmp_path / 'risk.db'}"
+    run("upgrade", elsewhere)
+    told = []
+    for url in (citus_store_url, elsewhere):
+        day = shutil.copy(ROOT / "risk_store" / "demo" / "gateway_day.jsonl", tmp_path / f"day{len(told)}.jsonl")
+        replayed = run("replay", url, str(day))
+        told.append((replayed.returncode, replayed.stderr, replayed.stdout.splitlines()[0]))
+    assert told[0] == told[1]
+    pruned = run("prune", citus_store_url, "--before", "2026-11-24", "--yes")
+    assert (pruned.returncode, pruned.stderr) == (0, "")
+    with RiskStore(citus_store_url) as store, store.read() as tx:
+        assert tx.enforcements.list() == []
+        assert sum(row.enforcement_count for row in tx.enforcements.time_by_rule(include_pruned=True)) == 300
+
+
+def test_the_dashboard_reads_a_cluster(citus_store_url: str) -> None:
+    from risk_store.dashboard.reader import Reader
+    from risk_store.dashboard.view import View
+
+    filled(citus_store_url)
+    reader = Reader(citus_store_url, clock=lambda: NOW)
+    try:
+        for view in (View(), View(account=7)):
+            look = reader.look(view)
+            assert look.trouble is None
+    finally:
+        reader.close()
+
+
+def test_the_benchmarks_measure_a_cluster(citus_database: str) -> None:
+    from benchmarks import __main__ as benchmarks
+    from benchmarks.places import cluster
+    from benchmarks.report import Book
+    from benchmarks.sizes import TINY
+
+    book = Book()
+    with cluster(citus_database) as ground:
+        benchmarks.run([ground], TINY, benchmarks.WORKS, book, {})
+    assert book.refused == []
+    assert {(figure.engine, figure.work.partition(",")[0]) for figure in book.figures} == {("Citus", "S1")}
+    assert status(citus_database).state.value == "empty"
+
+
 # Where statements go --------------------------------------------------------------------------------------------------
 
 

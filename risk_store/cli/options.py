@@ -33,12 +33,13 @@ __all__ = [
     "reading",
 ]
 
+_DATABASE = "sqlite:///risk.db, postgresql+psycopg://user@host/database, or the path of an SQLite file."
 Database = Annotated[
     str | None,
     typer.Argument(
         metavar="URL",
         envvar="RISK_STORE_URL",
-        help="sqlite:///risk.db, postgresql+psycopg://user@host/database, or the path of an SQLite file.",
+        help=_DATABASE,
         show_default=False,
     ),
 ]
@@ -46,7 +47,7 @@ DatabaseFirst = Annotated[
     str | None,
     typer.Argument(
         metavar="URL",  # without envvar: Typer would not tell it from a word
-        help="As for the other verbs; may be left out when it is in the environment.  [env var: RISK_STORE_URL]",
+        help=f"{_DATABASE}  [env var: RISK_STORE_URL]",
         show_default=False,
     ),
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from types import TracebackType
+from typing import Self
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -32,24 +34,56 @@ class Transaction:
     """
 
     def __init__(self, given: Session | sa.Connection, clock: Callable[[], datetime] = utc_now) -> None:
-        self._lane = lane = Lane(given)
-        self.orders = OrderRepository(lane, clock)
-        self.positions = PositionRepository(lane, clock)
-        self.trades = TradeRepository(lane, clock)
-        self.enforcements = EnforcementLogRepository(lane, clock)
-        self.lockouts = LockoutRepository(lane, clock)
-        self.rollup = RollUpRepository(lane, clock)
-        self.watch = WatchRepository(lane, clock)
+        self._lane = Lane(given)
+        self._clock = clock
+
+    # Made when asked for: a transaction uses one or two of them, and they hold nothing of their own.
+
+    @property
+    def orders(self) -> OrderRepository:
+        return OrderRepository(self._lane, self._clock)
+
+    @property
+    def positions(self) -> PositionRepository:
+        return PositionRepository(self._lane, self._clock)
+
+    @property
+    def trades(self) -> TradeRepository:
+        return TradeRepository(self._lane, self._clock)
+
+    @property
+    def enforcements(self) -> EnforcementLogRepository:
+        return EnforcementLogRepository(self._lane, self._clock)
+
+    @property
+    def lockouts(self) -> LockoutRepository:
+        return LockoutRepository(self._lane, self._clock)
+
+    @property
+    def rollup(self) -> RollUpRepository:
+        return RollUpRepository(self._lane, self._clock)
+
+    @property
+    def watch(self) -> WatchRepository:
+        return WatchRepository(self._lane, self._clock)
 
     @property
     def session(self) -> Session:
         """A Session of this transaction, made when first asked for: what it holds at the end is written with it."""
         return self._lane.session
 
-    def finish(self) -> None:
-        """For whoever began the transaction: commits by the session, if there is one, with all that it has to write."""
-        self._lane.finish()
+    # For whoever began the transaction:
 
-    def end(self) -> None:
-        """For whoever began the transaction: it is over, and none of its repositories can be used any more."""
-        self._lane.end()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Commits by the session, if there is one, with all that it has to write; unless an exception came. After that
+        the transaction is over, and none of its repositories can be used any more."""
+        try:
+            if error is None:
+                self._lane.finish()
+        finally:
+            self._lane.end()
