@@ -78,8 +78,8 @@ class Outcome:
 def write_apart(dialect: sa.Dialect, cursor: Any, outcome: Outcome) -> None:
     """Sends one to a distributed PostgreSQL: lockout and log row as two statements, which both go to one worker.
 
-    As one statement they are two steps of the coordinator's, with a commit in two phases. In a pipeline the transaction
-    is one round trip as well.
+    As one statement they cost the coordinator more: it carries out each part by itself, keeps what each returns, and
+    plans all of it anew every time. In a pipeline the transaction is one round trip as well.
     """
     log, lockout = outcome.parts()
     if lockout is None:
