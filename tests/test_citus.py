@@ -34,9 +34,11 @@ from risk_store.copying import copy_store
 from risk_store.distributing import distribute
 from risk_store.events import OrderUpdate, PositionUpdate, TradeUpdate
 from risk_store.models import Base, Order
+from risk_store.repositories.enforcements import INSERT
+from risk_store.repositories.lockouts import SET
 from risk_store.schema import HEAD, alembic_config, status, upgrade
 from risk_store.sharding import Placement, placement_of
-from risk_store.statements import analytics, outcomes, rollup
+from risk_store.statements import analytics, rollup
 from risk_store.statements.ids import DISTRIBUTED
 from tests.support.citus import Cluster
 from tests.support.command import run
@@ -427,15 +429,21 @@ def test_an_enforcement_goes_to_one_shard(
     assert spread(citus_store_url, statements) == {}
 
 
-def test_a_record_and_its_lockout_go_to_one_shard_as_one_statement(citus_store_url: str) -> None:
-    log = {f"log_{column.name}": None for column in EnforcementLog.__table__.columns if column.name != "id"}
-    log |= {"log_account_id": 7, "log_rule_id": "R", "log_action": "A", "log_reason": "r", "log_success": True}
-    log |= {"log_positions_closed": 0, "log_orders_canceled": 0, "log_timestamp": NOW}
-    lock = {f"lockout_{column.name}": None for column in Lockout.__table__.columns}
-    lock |= {"lockout_account_id": 7, "lockout_is_locked": True, "at": NOW}
-    for statement, values in ((outcomes.RECORD, log), (outcomes.RECORD_AND_LOCK, log | lock)):
-        sql = str(statement.compile(dialect=sa.dialects.postgresql.psycopg.dialect()))
-        assert set(shards_asked(citus_store_url, sql, values)) == {1}
+def test_a_record_and_its_lockout_go_to_one_shard_and_commit_in_one_phase(citus_store_url: str) -> None:
+    prepared = "SELECT count(*) FROM pg_dist_transaction"
+    with RiskStore(citus_store_url) as store:
+        lock = Lockout(account_id=7, is_locked=True, reason="loss", rule_id="R-1")
+        for account, lockout in ((7, lock), (8, None)):
+            before = execute(citus_store_url, prepared)
+            assert store.record(a_log(account), lockout).id
+            assert execute(citus_store_url, prepared) == before, "a worker was asked to prepare and then to commit"
+        with store.read() as tx:
+            assert tx.lockouts.is_locked(7)
+        dialect = store.engine.dialect
+    for statement in (SET.on(dialect), INSERT.on(dialect)):
+        values: dict[str, Any] = {name: None for name, _, _ in statement.taken} | dict(statement.fixed)
+        asked = values | {"account_id": 7, "at": NOW, "is_locked": True, "success": True}
+        assert shards_asked(citus_store_url, statement.sql, asked) == [1]
 
 
 def test_order_position_and_trade_events_of_an_account_go_to_one_shard(
