@@ -32,6 +32,7 @@ from risk_store.columns import (
 from risk_store.engines import database_file, display_url, open_engine, parse_url, translated
 from risk_store.errors import InvalidValue, RiskStoreError, SchemaMismatch
 from risk_store.models import ROLLED_UP, ROLLUP, Base
+from risk_store.repositories.bulk import copy_into
 
 __all__ = ["CopiedTable", "CopyReport", "copy_store"]
 
@@ -243,13 +244,11 @@ class _Table:
     def copy(self) -> CopiedTable:
         count = sa.select(sa.func.count()).select_from(self._table).where(*self._wanted())
         total = self._source.execute(count).scalar_one()
-        # As the target will hold them: no type of SQLAlchemy's between, so that what is compared is what is there.
-        insert = sa.insert(sa.table(self._table.name, *(sa.column(column.name) for column in self._table.columns)))
         sent, done, rejected = _Tally(self._table), 0, 0
         for rows in self._rows(self._source, typed=True):
             kept = [encoded for row in rows if (encoded := self._encoded(row)) is not None]
             if kept:
-                self._target.execute(insert, kept)
+                self._send(kept)
             sent.add(kept)
             done, rejected = done + len(rows), rejected + len(rows) - len(kept)
             if self._progress is not None:
@@ -266,6 +265,17 @@ class _Table:
         return CopiedTable(
             table=self._table.name, rows=arrived.rows, rejected=rejected, escaped=self._escaped, sums=arrived.sums
         )
+
+    def _send(self, rows: Sequence[dict[str, Any]]) -> None:
+        """As the target will hold them: no type of SQLAlchemy's between, so that what is compared is what is there."""
+        if self._target.dialect.driver == "psycopg":
+            # On a cluster each INSERT would be a round trip to a worker.
+            with copy_into(self._target, self._table, self._names) as copy:
+                for row in rows:
+                    copy.write_row([row[name] for name in self._names])
+        else:
+            bare = sa.table(self._table.name, *map(sa.column, self._names))
+            self._target.execute(sa.insert(bare), rows)
 
     def _rows(self, connection: sa.Connection, *, typed: bool) -> Iterator[Sequence[sa.Row[Any]]]:
         """Batches in the order of the primary key, the same on every engine."""

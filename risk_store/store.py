@@ -40,7 +40,7 @@ from risk_store.models.base import utc_now
 from risk_store.recorders import Recorders
 from risk_store.recording import Limits, Step, recording, run_steps
 from risk_store.repositories import Transaction
-from risk_store.repositories.outcomes import Outcome, write_together
+from risk_store.repositories.outcomes import Outcome, write_apart, write_together
 from risk_store.repositories.rollup import RollUpRepository
 from risk_store.statements.rollup import end_of_days
 from risk_store.writers import AccountQueue, Place, WriterQueue
@@ -440,7 +440,10 @@ class RiskStore:
         with translated(self._url, self._engine.dialect.loaded_dbapi), self._recorders.one(deadline) as recorder:
             most = MOST_TOGETHER - 1 if recorder.takes_others else 0
             others = [follower.job for follower in self._records.take(place, most)]
-            if others:
+            if not recorder.takes_others:
+                self._records.let_all_in()  # they lie on many workers, of which one may be silent
+                write_apart(recorder.dialect, recorder.cursor, place.job)
+            elif others:
                 write_together(recorder.dialect, recorder.cursor, [place.job, *others])
             else:
                 place.job.write(recorder.cursor)

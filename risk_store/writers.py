@@ -171,9 +171,23 @@ class AccountQueue:
 
     def __init__(self, at_once: int) -> None:
         self._mutex = threading.Lock()
-        self._at_once = at_once
+        self._at_once: int | None = at_once
         self._running: list[Place] = []
         self._waiting: list[Place] = []
+
+    def let_all_in(self) -> None:
+        """From now on nobody waits but for another one of the same account.
+
+        >>> from types import SimpleNamespace
+        >>> queue = AccountQueue(at_once=1)
+        >>> queue.let_all_in()
+        >>> for account in (7, 8, 9):
+        ...     queue.enter(Place(SimpleNamespace(account_id=account, locks=False)), timeout_s=0.0)
+        """
+        if self._at_once is not None:
+            with self._mutex:
+                self._at_once = None
+                self._start_waiting()
 
     def enter(self, place: Place, timeout_s: float) -> None:
         """Waits until `place` may write, or until another one has done its job (`place.settled`).
@@ -262,7 +276,7 @@ class AccountQueue:
             passed.add(place.job.account_id)
 
     def _has_room(self) -> bool:
-        return sum(not place.alone for place in self._running) < self._at_once
+        return self._at_once is None or sum(not place.alone for place in self._running) < self._at_once
 
     def _busy(self) -> set[int]:
         """The accounts whose jobs are being done."""

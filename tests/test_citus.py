@@ -34,9 +34,11 @@ from risk_store.copying import copy_store
 from risk_store.distributing import distribute
 from risk_store.events import OrderUpdate, PositionUpdate, TradeUpdate
 from risk_store.models import Base, Order
+from risk_store.repositories.enforcements import INSERT
+from risk_store.repositories.lockouts import SET
 from risk_store.schema import HEAD, alembic_config, status, upgrade
 from risk_store.sharding import Placement, placement_of
-from risk_store.statements import analytics, outcomes, rollup
+from risk_store.statements import analytics, rollup
 from risk_store.statements.ids import DISTRIBUTED
 from tests.support.citus import Cluster
 from tests.support.command import run
@@ -321,6 +323,60 @@ def test_later_revisions_run_on_a_distributed_store_and_a_new_table_is_distribut
     command.check(config)  # nothing differs from the models, but for the keys that are wider
 
 
+def test_the_verbs_of_the_command_line_work_on_a_cluster(citus_store_url: str, tmp_path: Path) -> None:
+    filled(citus_store_url)
+    assert "300 rows of the log rolled up" in run("roll-up", citus_store_url).stdout
+    for verb in ("report", "alerts", "orders", "lockouts", "interrupted", "check"):
+        found = run(verb, citus_store_url)
+        assert (found.returncode, found.stderr) == (0, ""), verb
+        assert found.stdout.strip(), verb
+    assert run("slow", citus_store_url, "--threshold", "290").stdout.count("CLOSE_ALL") == 9
+    exported = run("export", citus_store_url, "--format", "jsonl", "--output", str(tmp_path / "log.jsonl"))
+    assert (exported.returncode, exported.stderr) == (0, "")
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 300
+    elsewhere = f"sqlite:///{tmp_path / 'risk.db'}"
+    run("upgrade", elsewhere)
+    told = []
+    for url in (citus_store_url, elsewhere):
+        day = shutil.copy(ROOT / "risk_store" / "demo" / "gateway_day.jsonl", tmp_path / f"day{len(told)}.jsonl")
+        replayed = run("replay", url, str(day))
+        told.append((replayed.returncode, replayed.stderr, replayed.stdout.splitlines()[0]))
+    assert told[0] == told[1]
+    pruned = run("prune", citus_store_url, "--before", "2026-11-24", "--yes")
+    assert (pruned.returncode, pruned.stderr) == (0, "")
+    with RiskStore(citus_store_url) as store, store.read() as tx:
+        assert tx.enforcements.list() == []
+        assert sum(row.enforcement_count for row in tx.enforcements.time_by_rule(include_pruned=True)) == 300
+
+
+def test_the_dashboard_reads_a_cluster(citus_store_url: str) -> None:
+    from risk_store.dashboard.reader import Reader
+    from risk_store.dashboard.view import View
+
+    filled(citus_store_url)
+    reader = Reader(citus_store_url, clock=lambda: NOW)
+    try:
+        for view in (View(), View(account=7)):
+            look = reader.look(view)
+            assert look.trouble is None
+    finally:
+        reader.close()
+
+
+def test_the_benchmarks_measure_a_cluster(citus_database: str) -> None:
+    from benchmarks import __main__ as benchmarks
+    from benchmarks.places import cluster
+    from benchmarks.report import Book
+    from benchmarks.sizes import TINY
+
+    book = Book()
+    with cluster(citus_database) as ground:
+        benchmarks.run([ground], TINY, benchmarks.WORKS, book, {})
+    assert book.refused == []
+    assert {(figure.engine, figure.work.partition(",")[0]) for figure in book.figures} == {("Citus", "S1")}
+    assert status(citus_database).state.value == "empty"
+
+
 # Where statements go --------------------------------------------------------------------------------------------------
 
 
@@ -373,15 +429,21 @@ def test_an_enforcement_goes_to_one_shard(
     assert spread(citus_store_url, statements) == {}
 
 
-def test_a_record_and_its_lockout_go_to_one_shard_as_one_statement(citus_store_url: str) -> None:
-    log = {f"log_{column.name}": None for column in EnforcementLog.__table__.columns if column.name != "id"}
-    log |= {"log_account_id": 7, "log_rule_id": "R", "log_action": "A", "log_reason": "r", "log_success": True}
-    log |= {"log_positions_closed": 0, "log_orders_canceled": 0, "log_timestamp": NOW}
-    lock = {f"lockout_{column.name}": None for column in Lockout.__table__.columns}
-    lock |= {"lockout_account_id": 7, "lockout_is_locked": True, "at": NOW}
-    for statement, values in ((outcomes.RECORD, log), (outcomes.RECORD_AND_LOCK, log | lock)):
-        sql = str(statement.compile(dialect=sa.dialects.postgresql.psycopg.dialect()))
-        assert set(shards_asked(citus_store_url, sql, values)) == {1}
+def test_a_record_and_its_lockout_go_to_one_shard_and_commit_in_one_phase(citus_store_url: str) -> None:
+    prepared = "SELECT count(*) FROM pg_dist_transaction"
+    with RiskStore(citus_store_url) as store:
+        lock = Lockout(account_id=7, is_locked=True, reason="loss", rule_id="R-1")
+        for account, lockout in ((7, lock), (8, None)):
+            before = execute(citus_store_url, prepared)
+            assert store.record(a_log(account), lockout).id
+            assert execute(citus_store_url, prepared) == before, "a worker was asked to prepare and then to commit"
+        with store.read() as tx:
+            assert tx.lockouts.is_locked(7)
+        dialect = store.engine.dialect
+    for statement in (SET.on(dialect), INSERT.on(dialect)):
+        values: dict[str, Any] = {name: None for name, _, _ in statement.taken} | dict(statement.fixed)
+        asked = values | {"account_id": 7, "at": NOW, "is_locked": True, "success": True}
+        assert shards_asked(citus_store_url, statement.sql, asked) == [1]
 
 
 def test_order_position_and_trade_events_of_an_account_go_to_one_shard(

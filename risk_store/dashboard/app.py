@@ -66,6 +66,7 @@ def application(reader: Reader, *, allowed_hosts: Iterable[str] = (), metrics: b
         routes=routes,
         exception_handlers={InvalidValue: _refused, HTTPException: _http_error, Exception: _failed},
     )
+    app.router.redirect_slashes = False  # the address would be a proxy's inner one
     return _Guarded(app, [*LOCAL_NAMES, *allowed_hosts])
 
 

@@ -6,7 +6,8 @@ of a thousand values at once whether they are as usual costs next to nothing. Me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 
 from risk_store.repositories.lane import Prepared, encode_column
 
-__all__ = ["CHUNK", "Bulk"]
+__all__ = ["CHUNK", "Bulk", "copy_into"]
 
 CHUNK = 1000
 # Of a COPY, which the server works at while we convert the next rows, and whose end has to be waited for.
@@ -76,36 +77,48 @@ class Bulk:
 
     def _copy(self, connection: sa.Connection, parts: Iterable[Columns]) -> None:
         """COPY in binary form: no text is made of a value and read again, which is most of the cost."""
-        dialect: Any = connection.dialect
+        dialect = connection.dialect
         types = [self._type(name) for name in self._columns]
-        names = ", ".join(map(dialect.identifier_preparer.quote, self._columns))
-        statement = f"COPY {self._table.name} ({names}) FROM STDIN (FORMAT BINARY)"
-        raw: Any = connection.connection.driver_connection
-        try:
-            with raw.cursor() as cursor, cursor.copy(statement) as copy:
-                copy.set_types([type_.dialect_impl(dialect).compile(dialect).lower() for type_ in types])
-                for columns in parts:
-                    sent = [encode_column(type_, column, dialect) for type_, column in zip(types, columns, strict=True)]
-                    for row in zip(*sent, strict=True):
-                        copy.write_row(row)
-        except dialect.loaded_dbapi.Error as error:
-            told = self._as_told(error, dialect.loaded_dbapi)
-            raise sa.exc.DBAPIError.instance(
-                statement, None, told, dialect.loaded_dbapi.Error, hide_parameters=True, dialect=dialect
-            ) from error
-
-    def _as_told(self, error: Any, driver: Any) -> Any:
-        """A distributed PostgreSQL hands on what a shard says of a COPY as an internal error, in the shard's words.
-
-        If they name a unique key of the table, that is what was in the way.
-        """
-        keys = [str(self._table.primary_key.name), *(str(index.name) for index in self._table.indexes if index.unique)]
-        if error.sqlstate == _INTERNAL and any(f'"{key}_' in str(error) for key in keys):
-            return driver.IntegrityError(str(error))
-        return error
+        with copy_into(connection, self._table, self._columns, binary=True) as copy:
+            copy.set_types([type_.dialect_impl(dialect).compile(dialect).lower() for type_ in types])
+            for columns in parts:
+                sent = [encode_column(type_, column, dialect) for type_, column in zip(types, columns, strict=True)]
+                for row in zip(*sent, strict=True):
+                    copy.write_row(row)
 
     def _type(self, name: str) -> Any:
         return self._table.columns[name].type
 
 
+@contextmanager
+def copy_into(
+    connection: sa.Connection, table: sa.Table, columns: Sequence[str], *, binary: bool = False
+) -> Iterator[Any]:
+    """A COPY by psycopg, to whose ``write_row`` the rows are given. Raises what the database raises, as an insert."""
+    dialect: Any = connection.dialect
+    quote = dialect.identifier_preparer.quote
+    names = ", ".join(map(quote, columns))
+    statement = f"COPY {quote(table.name)} ({names}) FROM STDIN{' (FORMAT BINARY)' if binary else ''}"
+    raw: Any = connection.connection.driver_connection
+    try:
+        with raw.cursor() as cursor, cursor.copy(statement) as copy:
+            yield copy
+    except dialect.loaded_dbapi.Error as error:
+        told = _as_told(error, table, dialect.loaded_dbapi)
+        raise sa.exc.DBAPIError.instance(
+            statement, None, told, dialect.loaded_dbapi.Error, hide_parameters=True, dialect=dialect
+        ) from error
+
+
 _INTERNAL = "XX000"
+
+
+def _as_told(error: Any, table: sa.Table, driver: Any) -> Any:
+    """A distributed PostgreSQL hands on what a shard says of a COPY as an internal error, in the shard's words.
+
+    If they name a unique key of the table, that is what was in the way.
+    """
+    keys = [str(table.primary_key.name), *(str(index.name) for index in table.indexes if index.unique)]
+    if error.sqlstate == _INTERNAL and any(f'"{key}_' in str(error) for key in keys):
+        return driver.IntegrityError(str(error))
+    return error

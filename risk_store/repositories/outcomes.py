@@ -21,7 +21,7 @@ from risk_store.repositories.lane import Prepared
 from risk_store.repositories.lockouts import SET, lockout_values
 from risk_store.statements import outcomes as statements
 
-__all__ = ["Outcome", "write_together"]
+__all__ = ["Outcome", "write_apart", "write_together"]
 
 _RECORD, _RECORD_AND_LOCK = Prepared(statements.RECORD), Prepared(statements.RECORD_AND_LOCK)
 _ENDED = Prepared(statements.RECORD_ENDED)
@@ -89,6 +89,26 @@ class Outcome:
         """The log with its id: once it is durable."""
         self.log.id = self.log_id
         return self.log
+
+
+def write_apart(dialect: sa.Dialect, cursor: Any, outcome: Outcome) -> None:
+    """Sends one to a distributed PostgreSQL: lockout and log row as two statements, which both go to one worker.
+
+    As one statement they are two steps of the coordinator's, with a commit in two phases. In a pipeline the transaction
+    is one round trip as well.
+    """
+    log, lockout = outcome.parts()
+    if lockout is None:
+        outcome.write(cursor)
+        return
+    connection = cursor.connection
+    with connection.pipeline(), connection.transaction(), connection.cursor() as first:
+        for on, sender, given in (
+            (SET.on(dialect), first, lockout | {"at": lockout["locked_at"]}),
+            (INSERT.on(dialect), cursor, log),
+        ):
+            sender.execute(on.sql, {name: {**on.fixed, **given}[key] for name, key, _ in on.taken})
+    outcome.log_id = cursor.fetchone()[0]
 
 
 def write_together(dialect: sa.Dialect, cursor: Any, outcomes: Sequence[Outcome]) -> None:

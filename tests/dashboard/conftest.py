@@ -19,12 +19,12 @@ from risk_store.dashboard.reader import Reader
 NOW = datetime(2026, 11, 24, 11, 37, 16, tzinfo=UTC)
 
 
-def trailing_stop(account_id: int = 456) -> Order:
+def trailing_stop(account_id: int = 456, contract_id: str = "CON.F.US.MNQ.Z26") -> Order:
     """A working trailing stop, 12.50 behind 21,492.75."""
     return Order(
         id=1,
         account_id=account_id,
-        contract_id="CON.F.US.MNQ.Z26",
+        contract_id=contract_id,
         type=OrderType.TRAILING_STOP,
         side=OrderSide.SELL,
         size=2,

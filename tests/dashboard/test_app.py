@@ -123,6 +123,7 @@ def test_its_files_have_their_types_even_where_the_system_says_otherwise(
 
 def test_there_is_no_metrics_page_unless_it_was_asked_for(client: TestClient) -> None:
     assert client.get("/metrics").status_code == 404
+    assert client.get("/rules.csv/", follow_redirects=False).status_code == 404  # not sent to a proxy's inner address
     assert client.get("/docs").status_code == client.get("/static/dashboard.js").status_code == 404
 
 
@@ -370,6 +371,22 @@ def test_each_empty_part_says_so_in_words(client: TestClient) -> None:
         assert said in page, said
 
 
+def test_under_filters_an_empty_part_claims_nothing_of_the_rest(
+    client: TestClient, enforced: Enforced, store: RiskStore
+) -> None:
+    enforced(900)
+    with store.begin() as tx:
+        tx.lockouts.set(456, "loss", "RULE-003")
+        tx.orders.save(trailing_stop())
+    for query in ("account=9", "rule=RULE-009&account=9"):
+        page = client.get(f"/?{query}").text
+        assert page.count("None with these filters.") == 5
+        for claim in ("No account is locked", "No working orders", "Nothing enforced", "No rule has acted"):
+            assert claim not in page, claim
+    assert "0 active" in client.get("/?rule=RULE-009").text
+    assert "1 active" in client.get("/?rule=RULE-003").text
+
+
 def test_the_page_says_what_it_is_of(client: TestClient, reader: Reader) -> None:
     page = client.get("/").text
     assert reader.name in page
@@ -395,6 +412,39 @@ def test_each_chart_has_a_table_and_its_thresholds_have_words(client: TestClient
     assert len([tag for tag, _ in page.tags if tag == "details"]) == 2
     for said in ("warning", "critical", "timeout", "W 1", "C 1", "3.00 s"):
         assert said in page.text, said
+
+
+def test_texts_and_bars_stand_out_from_their_ground_in_both_themes() -> None:
+    """WCAG 2.2: 4.5 to 1 for text (AA), 3 to 1 for what is drawn."""
+    style = resources.files("risk_store.dashboard").joinpath("static", "dashboard.css").read_text(encoding="utf-8")
+    themes = [dict(re.findall(r"--([a-z-]+): (#[0-9a-f]+);", block)) for block in re.findall(r"{([^{}]*)}", style)[:3]]
+    assert themes[1] == themes[2]
+    for theme in themes[:2]:
+        for ground in (theme["card"], theme["ground"]):
+            for text in ("ink", "dim", "ok", "warning", "critical", "timeout", "data"):
+                assert contrast(theme[text], ground) >= 4.5, (text, ground)
+        assert contrast(theme["on-data"], theme["data"]) >= 4.5
+        assert contrast(theme["on-tip"], theme["tip"]) >= 4.5
+        assert contrast(theme["bars"], theme["card"]) >= 3
+
+
+def contrast(color: str, ground: str) -> float:
+    behind = _channels(ground)[:3]
+    *front, alpha = _channels(color)
+    mixed = [alpha * of + (1 - alpha) * over for of, over in zip(front, behind, strict=True)]
+    lights = sorted(
+        sum(
+            weight * (each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4)
+            for weight, each in zip((0.2126, 0.7152, 0.0722), channels, strict=True)
+        )
+        for channels in (mixed, behind)
+    )
+    return (lights[1] + 0.05) / (lights[0] + 0.05)
+
+
+def _channels(color: str) -> list[float]:
+    digits = color[1:] if len(color) > 4 else "".join(digit * 2 for digit in color[1:])
+    return [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)] + [int(digits[6:8] or "ff", 16) / 255]
 
 
 def test_prices_and_trailing_stops_are_told(store: RiskStore, client: TestClient) -> None:
@@ -482,7 +532,7 @@ def test_metrics_are_of_the_database_and_name_no_account(reader: Reader, store: 
     text = client.get("/metrics").text
     for line in (
         "risk_store_up 1.0",
-        "risk_store_logged_enforcements_total 1.0",
+        "risk_store_log_rows 1.0",
         'risk_store_lockouts_active{rule="RULE-003"} 1.0',
         'risk_store_alerts_7_days{level="CRITICAL",rule="RULE-003"} 1.0',
     ):

@@ -245,6 +245,71 @@ def test_a_server_that_is_gone_is_told_and_what_was_seen_stays(watch: Any, addre
     seen.page.locator("#pill.live").wait_for(timeout=20_000)
 
 
+def test_an_answer_that_is_no_page_is_told_and_the_page_does_not_claim_to_be_live(watch: Any, address: str) -> None:
+    seen = watch()
+    seen.page.goto(f"{address}/?refresh=1")
+    seen.page.route("**/*", lambda route: route.fulfill(status=500, content_type="text/html", body="<p>broken"))
+    seen.page.locator("#pill.lost", has_text="error 500").wait_for(timeout=20_000)
+    assert seen.page.locator(".rules tr").count() > 5
+    seen.page.unroute("**/*")
+    seen.page.locator("#pill.live").wait_for(timeout=20_000)
+    seen.page.route("**/*days=1*", lambda route: route.fulfill(status=400, content_type="text/html", body="refused"))
+    seen.page.locator("a.soft", has_text="1d").click()
+    seen.page.get_by_text("refused").wait_for()  # not the old page at the new address
+
+
+def test_what_is_looked_at_is_held_and_told_and_goes_on_afterwards(watch: Any, address: str, store: RiskStore) -> None:
+    seen = watch()
+    seen.page.goto(f"{address}/?refresh=1")
+    seen.page.locator(".chart .plot").click(position={"x": 300, "y": 100})
+    seen.page.locator("#pill", has_text="held").wait_for(timeout=20_000)
+    store.record(
+        EnforcementLog(account_id=1, rule_id="R", action="A", reason="next", success=True, execution_time_ms=5)
+    )
+    seen.page.mouse.move(5, 5)  # the chart has the focus still
+    seen.page.locator(".latest", has_text="next").wait_for(timeout=20_000)
+    seen.page.locator("#pill.live").wait_for()
+    assert seen.page.evaluate("document.activeElement.id") == "chart"
+
+
+def test_a_store_in_trouble_is_not_called_live_and_is_said_once(watch: Any, address: str, file: Path) -> None:
+    file.rename(file.with_suffix(".gone"))
+    seen = watch()
+    seen.page.goto(f"{address}/?refresh=1")
+    assert seen.page.locator("#pill").inner_text() == "trouble"
+    with seen.page.expect_response("**/*"):
+        pass
+    seen.page.locator("#pill", has_text="trouble").wait_for()
+    with seen.page.expect_response("**/*"):
+        pass
+    seen.page.evaluate("document.querySelector('.banner').dataset.first = 'yes'")
+    with seen.page.expect_response("**/*"):
+        pass
+    with seen.page.expect_response("**/*"):
+        pass
+    assert seen.page.locator(".banner").get_attribute("data-first") == "yes"  # or it would be read out each second
+    assert seen.page.locator("#pill").inner_text() == "trouble"
+
+
+@pytest.mark.parametrize("width", [400, 700, 1000, 1280])
+def test_names_without_a_space_do_not_widen_the_page(watch: Any, address: str, store: RiskStore, width: int) -> None:
+    with store.begin() as tx:
+        tx.lockouts.set(2**63 - 1, HOSTILE, "R" * 300)
+        tx.orders.save(trailing_stop(2**63 - 1, "CON.F.US." + "M" * 200 + ".Z26"))
+    rule = "R" * 300
+    store.record(
+        EnforcementLog(
+            account_id=2**63 - 1, rule_id=rule, action=rule, reason=rule, success=True, execution_time_ms=9000
+        )
+    )
+    seen = watch(width=width)
+    seen.page.goto(address)
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+    badge = seen.page.locator(".rules tr", has_text="RRRR").first.locator("b").bounding_box()
+    assert badge is not None
+    assert badge["x"] + badge["width"] <= width
+
+
 def test_without_scripts_the_page_is_whole(watch: Any, address: str) -> None:
     seen = watch(java_script_enabled=False)
     seen.page.goto(address)

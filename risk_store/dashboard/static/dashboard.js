@@ -15,11 +15,11 @@
     const shown = document.getElementById("pill");
     if (shown && shown.textContent !== text) { shown.className = `pill ${kind}`; shown.textContent = text; }
   };
-  const busy = () => document.hidden || document.querySelector(".chart:hover, .chart:focus") || !getSelection().isCollapsed;
+  const busy = () => document.hidden || document.querySelector(".crossed") || !getSelection().isCollapsed;
 
   function swap(html) {
     const next = new DOMParser().parseFromString(html, "text/html");
-    if (!next.getElementById("pill")) return;
+    if (!next.getElementById("pill")) return false;
     const open = [...document.querySelectorAll("details[open]")].map((each) => each.id);
     const focus = document.activeElement && (document.activeElement.id || document.activeElement.getAttribute("href"));
     const scrolled = [...document.querySelectorAll(".scroll")].map((each) => each.scrollLeft);
@@ -30,6 +30,7 @@
     document.querySelectorAll(".scroll").forEach((each, i) => { each.scrollLeft = scrolled[i] || 0; });
     if (focus) (document.getElementById(focus) || document.querySelector(`a[href="${CSS.escape(focus)}"]`))?.focus();
     applyTheme();
+    return true;
   }
 
   async function load(followed) {
@@ -42,8 +43,15 @@
       const html = answer.status === 304 ? null : await answer.text();
       if (mine !== loading) return;
       lost = 0;
-      if (html !== null) { etag = answer.headers.get("etag"); swap(html); }
-      if (refresh()) pill("live", "live");
+      const tag = answer.headers.get("etag");
+      if (html !== null && (followed || !tag || tag !== etag)) {
+        if (!swap(html)) {  // a page that only says what went wrong
+          if (followed) location.reload(); else pill("lost", `error ${answer.status}`);
+          return;
+        }
+        etag = tag;
+      }
+      if (refresh()) pill(...(document.querySelector(".banner.bad") ? ["lost", "trouble"] : ["live", "live"]));
     } catch {
       if (mine !== loading) return;
       lost ||= Date.now();
@@ -56,7 +64,7 @@
 
   function next() {
     clearTimeout(timer);
-    if (refresh()) timer = setTimeout(() => (busy() ? next() : load(false)), refresh() * 1000);
+    if (refresh()) timer = setTimeout(() => { if (!busy()) return load(false); pill("paused", "held"); next(); }, refresh() * 1000);
   }
 
   document.addEventListener("click", (event) => {
