@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -52,7 +52,8 @@ class _OfTheLog:
         if look.snapshot is None or not up:
             return
         facts = look.snapshot.facts
-        yield CounterMetricFamily("risk_store_logged_enforcements", "Rows of the log.", value=facts.total)
+        # A gauge: pruning takes rows away, which of a counter would be taken for a restart.
+        yield GaugeMetricFamily("risk_store_log_rows", "Rows of the log.", value=facts.total)
         states = [owner.value for _, owner in facts.in_flight]
         in_flight = GaugeMetricFamily(
             "risk_store_enforcements_in_flight",

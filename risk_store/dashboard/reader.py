@@ -219,7 +219,11 @@ class Reader:
         )
         facts = Facts(
             total=self._total,
-            lockouts=[each for each in tx.lockouts.active(now) if view.account in (None, each.account_id)],
+            lockouts=[
+                row
+                for row in tx.lockouts.active(now)
+                if view.account in (None, row.account_id) and view.rule in (None, row.rule_id)
+            ],
             orders=tx.orders.snapshot(view.account),
             in_flight=[
                 (row, row.owner_state())

@@ -24,18 +24,28 @@ from risk_store.statements import outcomes as statements
 __all__ = ["Outcome", "write_apart", "write_together"]
 
 _RECORD, _RECORD_AND_LOCK = Prepared(statements.RECORD), Prepared(statements.RECORD_AND_LOCK)
+_ENDED = Prepared(statements.RECORD_ENDED)
 _TOGETHER = Prepared(statements.RECORD_TOGETHER)
 _OF_LOG = [f"log_{name}" for name in LOG_COLUMNS]
 _OF_LOCKOUT = [*(f"lockout_{column.name}" for column in Lockout.__table__.columns), "at"]
 
 
 class Outcome:
-    """A log row and its lockouts, as the driver takes them. Raises InvalidValue for what may not be written."""
+    """A log row and its lockouts, as the driver takes them. Raises InvalidValue for what may not be written.
+
+    On PostgreSQL also one that is `in_flight`, without lockouts: the row there goes at the same time.
+    """
 
     __slots__ = ("_sent", "account_id", "locks", "log", "log_id")
 
     def __init__(
-        self, dialect: sa.Dialect, log: EnforcementLog, lockouts: Sequence[Lockout], clock: Callable[[], datetime]
+        self,
+        dialect: sa.Dialect,
+        log: EnforcementLog,
+        lockouts: Sequence[Lockout],
+        clock: Callable[[], datetime],
+        *,
+        in_flight: bool = False,
     ) -> None:
         values = log_values(log, clock)
         locks = [
@@ -53,14 +63,20 @@ class Outcome:
             named = dict(zip((*_OF_LOG, *_OF_LOCKOUT), (*values.values(), *locks[0].values()), strict=True))
             sent = [(_RECORD_AND_LOCK, named)]
         else:
-            sent = [(_RECORD, dict(zip(_OF_LOG, values.values(), strict=True)))]
+            sent = [(_ENDED if in_flight else _RECORD, dict(zip(_OF_LOG, values.values(), strict=True)))]
         self._sent = [((on := statement.on(dialect)).sql, on.values(given)) for statement, given in sent]
 
     def write(self, cursor: Any) -> None:
-        """Sends it by a cursor of the driver's. On PostgreSQL it is one statement, a transaction of its own."""
+        """Sends it by a cursor of the driver's. On PostgreSQL it is one statement, a transaction of its own.
+
+        Raises LookupError, and writes nothing, if it is not in flight as it should be.
+        """
         for sql, values in self._sent:
             cursor.execute(sql, values)
-        self.log_id = cursor.lastrowid if cursor.description is None else cursor.fetchone()[0]
+        row = (cursor.lastrowid,) if cursor.description is None else cursor.fetchone()
+        if row is None:
+            raise LookupError(f"enforcement {self.log.enforcement_id} is not in flight")
+        self.log_id = row[0]
 
     def parts(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """What it sends to PostgreSQL, by column: the log row, and the lockout if there is one."""

@@ -371,6 +371,22 @@ def test_each_empty_part_says_so_in_words(client: TestClient) -> None:
         assert said in page, said
 
 
+def test_under_filters_an_empty_part_claims_nothing_of_the_rest(
+    client: TestClient, enforced: Enforced, store: RiskStore
+) -> None:
+    enforced(900)
+    with store.begin() as tx:
+        tx.lockouts.set(456, "loss", "RULE-003")
+        tx.orders.save(trailing_stop())
+    for query in ("account=9", "rule=RULE-009&account=9"):
+        page = client.get(f"/?{query}").text
+        assert page.count("None with these filters.") == 5
+        for claim in ("No account is locked", "No working orders", "Nothing enforced", "No rule has acted"):
+            assert claim not in page, claim
+    assert "0 active" in client.get("/?rule=RULE-009").text
+    assert "1 active" in client.get("/?rule=RULE-003").text
+
+
 def test_the_page_says_what_it_is_of(client: TestClient, reader: Reader) -> None:
     page = client.get("/").text
     assert reader.name in page
@@ -516,7 +532,7 @@ def test_metrics_are_of_the_database_and_name_no_account(reader: Reader, store: 
     text = client.get("/metrics").text
     for line in (
         "risk_store_up 1.0",
-        "risk_store_logged_enforcements_total 1.0",
+        "risk_store_log_rows 1.0",
         'risk_store_lockouts_active{rule="RULE-003"} 1.0',
         'risk_store_alerts_7_days{level="CRITICAL",rule="RULE-003"} 1.0',
     ):

@@ -557,6 +557,28 @@ def test_a_file_that_goes_is_told_and_one_that_comes_in_its_place_is_read(file: 
     reader.close()
 
 
+def test_a_backup_that_was_put_in_the_files_place_is_read_and_keeps_its_rows(file: Path, tmp_path: Path) -> None:
+    backup = tmp_path / "backup.db"
+    with RiskStore(f"sqlite:///{file}") as store:
+        store.record(_log("RULE-001", 1, 10, True, NOW))
+        schema.backup(f"sqlite:///{file}", backup)
+        reader = Reader(f"sqlite:///{file}", clock=Clock())
+        store.record(_log("RULE-002", 1, 10, True, NOW))
+        assert seen(reader.look(View())).facts.total == 2
+    for beside in ("-wal", "-shm"):
+        file.with_name(file.name + beside).unlink(missing_ok=True)
+    os.replace(backup, file)
+    snapshot = seen(reader.look(View()))
+    assert [line.rule_id for line in snapshot.summary.rules] == ["RULE-001"]
+    with RiskStore(f"sqlite:///{file}") as store:
+        store.record(_log("RULE-003", 1, 10, True, NOW))
+        assert seen(reader.look(View())).facts.total == 2
+    reader.close()
+    with sqlite3.connect(file) as raw:
+        assert raw.execute("SELECT count(*) FROM enforcement_log").fetchone() == (2,)
+    raw.close()
+
+
 def test_a_server_that_is_lost_is_told_beside_what_was_read_before(postgres_store_url: str, clock: Clock) -> None:
     reader = Reader(postgres_store_url, clock=clock)
     seen(reader.look(View()))
