@@ -26,8 +26,11 @@ __all__ = ["Outcome", "write_apart", "write_together"]
 _RECORD, _RECORD_AND_LOCK = Prepared(statements.RECORD), Prepared(statements.RECORD_AND_LOCK)
 _ENDED = Prepared(statements.RECORD_ENDED)
 _TOGETHER = Prepared(statements.RECORD_TOGETHER)
-_OF_LOG = [f"log_{name}" for name in LOG_COLUMNS]
-_OF_LOCKOUT = [*(f"lockout_{column.name}" for column in Lockout.__table__.columns), "at"]
+# The columns, and the parameters for them.
+_LOG_PARTS = [(name, f"log_{name}") for name in LOG_COLUMNS]
+_LOCKOUT_PARTS = [(column.name, f"lockout_{column.name}") for column in Lockout.__table__.columns]
+_OF_LOG = [parameter for _, parameter in _LOG_PARTS]
+_OF_LOCKOUT = [*(parameter for _, parameter in _LOCKOUT_PARTS), "at"]
 
 
 class Outcome:
@@ -81,9 +84,8 @@ class Outcome:
     def parts(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """What it sends to PostgreSQL, by column: the log row, and the lockout if there is one."""
         [(_, values)] = self._sent
-        log = {name: values[key] for name, key in zip(LOG_COLUMNS, _OF_LOG, strict=True)}
-        lockout = {key.removeprefix("lockout_"): values[key] for key in _OF_LOCKOUT[:-1]} if self.locks else None
-        return log, lockout
+        log = {name: values[key] for name, key in _LOG_PARTS}
+        return log, {name: values[key] for name, key in _LOCKOUT_PARTS} if self.locks else None
 
     def told(self) -> EnforcementLog:
         """The log with its id: once it is durable."""
