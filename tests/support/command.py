@@ -3,6 +3,7 @@
 import io
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -42,7 +43,12 @@ def on_a_terminal(*arguments: str, answer: str = "", code: int = 0, **environmen
         os.execv(sys.executable, [sys.executable, "-m", "risk_store", *arguments])
     printed, asked = b"", False
     try:
-        while part := os.read(terminal, 65536):
+        while True:
+            # A Ctrl-C between the prompt and the read behind it is seen by Python only after that: it is pressed again.
+            while asked and answer == "\x03" and not select.select([terminal], [], [], 5)[0]:
+                os.write(terminal, answer.encode())
+            if not (part := os.read(terminal, 65536)):
+                break
             printed += part
             if b"[y/N]" in printed and not asked:
                 asked = True
