@@ -141,6 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.citus is not None:
             grounds.append(stack.enter_context(cluster(stack.enter_context(coordinator(given.citus)))))
         run(grounds, given.size, only, book, peers(book.missing))
+    book.notes = scaling.arithmetic(book, given.size.threads)
     settings["seconds in all"] = round(time.perf_counter() - started)
     facts = machine()
     write(given.out, book, facts, settings)

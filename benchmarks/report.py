@@ -67,6 +67,8 @@ class Book:
     targets: list[Target] = field(default_factory=list)
     refused: list[dict[str, str]] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """Lines of Markdown that follow the table of figures."""
 
     def add(
         self,
@@ -145,14 +147,10 @@ def machine() -> dict[str, Any]:
 
 def markdown(book: Book, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """What was promised, what everybody took, and who is not there and why."""
-    lines = [
-        "| work | engine | what is promised | target | measured | |",
-        "|---|---|---|---|---|---|",
-        *map(_target_line, book.targets),
-        "",
-        *_table(book.figures),
-        "",
-    ]
+    targets = ["| work | engine | what is promised | target | measured | |", "|---|---|---|---|---|---|"]
+    targets += [*map(_target_line, book.targets), ""]
+    lines = [*(targets if book.targets else ()), *_table(book.figures), ""]
+    lines += [*book.notes, ""] if book.notes else []
     lines += [f"Refused: {who['contender']} ({who['work']}, {who['engine']}): {who['why']}" for who in book.refused]
     lines += [f"{name}: {why}" for name, why in book.missing.items()]
     lines.append("Measured with: " + ", ".join(f"{name} {value}" for name, value in facts.items()) + ".")

@@ -24,7 +24,7 @@ from benchmarks.sizes import Size
 from benchmarks.values import MNQ, events, order_events, stop
 from benchmarks.way import Way
 
-__all__ = ["run"]
+__all__ = ["arithmetic", "run"]
 
 ACCOUNTS = 1_000
 COORDINATOR, WORKERS = "coordinator", "workers"
@@ -90,6 +90,43 @@ def _run(measured: _Measured, ours: Ours, size: Size) -> None:
 
         measured.once(f"S1, time_by_rule, {name}", report, "ms", lambda s: s * 1e3, size.rounds)
     measured.figure("S1, a log row with its indexes", "on the disk", [_bytes(ours.place) / waiting], "bytes")
+
+
+# What an account does: `docs/scaling.md` says where that is from.
+ORDER_EVENTS_PER_S = 0.03
+ENFORCEMENTS_PER_YEAR = 1_000
+AT_ONCE = 1_000  # one account in so many is enforced in the busiest second
+
+
+def arithmetic(book: Book, threads: int) -> list[str]:
+    """From one account to a million: what the figures of one run come to, as the lines of a table."""
+    apply, enforce = (f"S1, {name}, {threads} threads" for name in ("tx.orders.apply", "store.enforce"))
+    row = "S1, a log row with its indexes"
+    kinds = {"PostgreSQL": ("server",), "Citus": (COORDINATOR, WORKERS)}
+    spent = {
+        (engine, kind): (found[apply], found[enforce])
+        for engine, servers in kinds.items()
+        for kind in servers
+        for found in [{f.work: f.value for f in book.figures if f.engine == engine and f.contender.endswith(kind)}]
+        if apply in found and enforce in found
+    }
+    bytes_a_row = next((f.value for f in book.figures if f.work == row and f.engine == "PostgreSQL"), None)
+    if not spent or bytes_a_row is None:
+        return []
+    heads = [f"cores of the {kind}, {engine}" for engine, kind in spent]
+    lines = [
+        "| accounts | log rows a year | GB a year | order events/s | enforcements in the busiest second | "
+        + " | ".join(heads)
+        + " |",
+        "|---|---|---|---|---|" + "---|" * len(heads),
+    ]
+    for accounts in (1, 100, 10_000, 100_000, 1_000_000):
+        rows, events_s = accounts * ENFORCEMENTS_PER_YEAR, accounts * ORDER_EVENTS_PER_S
+        enforced = max(1, accounts // AT_ONCE)
+        cores = [(events_s * apply_us + enforced * enforce_us) / 1e6 for apply_us, enforce_us in spent.values()]
+        cells = [f"{accounts:,}", f"{rows:,}", f"{rows * bytes_a_row / 1e9:,.3g}", f"{events_s:,g}", f"{enforced:,}"]
+        lines.append("| " + " | ".join([*cells, *(f"{number:.2g}" for number in cores)]) + " |")
+    return lines
 
 
 class _Measured:

@@ -102,6 +102,11 @@ class ClusterStatus:
         return any(table.found is Placement.SHARDED for table in self.tables)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether every node answers: else no statement over all accounts can be carried out."""
+        return all(node.is_reachable for node in self.nodes)
+
+    @property
     def misplaced(self) -> tuple[TablePlace, ...]:
         """Tables that do not lie where they belong on a cluster."""
         return tuple(table for table in self.tables if not table.is_right)
@@ -174,13 +179,12 @@ def look_at(connection: sa.Connection) -> ClusterStatus:
     nodes = tuple(_nodes(connection)) if version else ()
     tables = tuple(_tables(connection, version is not None))
     sharded = [table for table in tables if table.found is Placement.SHARDED]
-    all_answer = all(node.is_reachable for node in nodes)
     return ClusterStatus(
         citus=version,
         can_be_installed=citus.can_be_installed,
         nodes=nodes,
         tables=tables,
-        skews=tuple(_skews(connection)) if sharded and all_answer else (),
+        skews=tuple(_skews(connection)) if sharded and all(node.is_reachable for node in nodes) else (),
         obstacles=tuple(obstacles(connection)),
         warnings=tuple(_warnings(connection, nodes)) if version else (),
     )
@@ -375,7 +379,10 @@ def _warnings(connection: sa.Connection, nodes: Sequence[Node]) -> Iterator[str]
                 yield f"{name} hurts on {row.nodename}:{row.nodeport}: {_HURTS[name][1]}"
     for node in nodes:
         if not node.is_reachable:
-            yield f"{node.place} cannot be reached: the accounts whose shards lie there can be neither read nor written"
+            yield (
+                f"{node.place} cannot be reached: the accounts whose shards lie there can be neither read nor written, "
+                "and rows of all accounts were not looked at"
+            )
     if nodes and not any(node.is_coordinator for node in nodes):
         yield "the coordinator is not in the cluster's metadata: SELECT citus_set_coordinator_host('HOST', PORT)"
 

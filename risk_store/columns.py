@@ -330,7 +330,7 @@ class CheckedText(BoundedText):
     """
 
     def write(self, value: Any) -> str:
-        if type(value) is str and is_plain_text(value):
+        if type(value) is str and value.isascii() and "\0" not in value:  # is_plain_text, without a call
             return value
         text = self.check(value)
         if storable_text(text) != text:
@@ -348,7 +348,7 @@ class FreeText(BoundedText):
     """
 
     def write(self, value: Any) -> str:
-        if type(value) is str and is_plain_text(value):
+        if type(value) is str and value.isascii() and "\0" not in value:  # is_plain_text, without a call
             return value
         return storable_text(self.check(value))
 

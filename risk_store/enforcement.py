@@ -429,6 +429,8 @@ class Enforcement(EnforcementCore):
     """
 
     write: Write
+    write_outcome: Callable[[Step], Any] | None = None
+    """How the outcome is written at the first attempt, where there is a shorter way."""
 
     def lock_out(self, until: datetime | None = None, reason: str | None = None) -> None:
         """Locks the account now, in a transaction of its own; `until` None is until released.
@@ -449,7 +451,7 @@ class Enforcement(EnforcementCore):
     ) -> None:
         self._call.cancel()
         try:
-            run_steps(self._ending(error), self.write)
+            run_steps(self._ending(error), self.write, self.write_outcome)
         finally:
             self._tell_of_end()
 

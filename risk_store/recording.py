@@ -119,13 +119,13 @@ def recording(
     def first(dialect: sa.Dialect, clock: Callable[[], datetime]) -> Outcome:
         nonlocal log
         made = outcome()
-        prepared = Outcome(dialect, made, lockouts, clock)
+        prepared = Outcome(dialect, made, lockouts, clock, in_flight=in_flight)
         log = made  # from now on it may be written: every later attempt looks for it
         return prepared
 
     for attempt in range(_ATTEMPTS):
         left = deadline - time.monotonic()
-        quick = first if attempt == 0 and not in_flight and len(lockouts) <= 1 else None
+        quick = first if attempt == 0 and len(lockouts) <= (0 if in_flight else 1) else None
         try:
             written: EnforcementLog = yield Step(max(left, 0.001), write, quick)
             return written

@@ -209,6 +209,7 @@ class RiskStore:
             lock_until=lock_until,
             exclusive=exclusive,
             write=self._write,
+            write_outcome=self._send_ended if self._records_by_driver and not self._is_sqlite else None,
             context=self._context,
         )
 
@@ -447,6 +448,22 @@ class RiskStore:
             else:
                 place.job.write(recorder.cursor)
             place.committed = True
+
+    def _send_ended(self, step: Step) -> EnforcementLog:
+        """The end of an enforcement on a server: one statement instead of a transaction of five.
+
+        Not with others: its time runs until it is sent, so it waits for nobody.
+        """
+        assert step.outcome is not None
+        self._check_not_nested()
+        deadline = time.monotonic() + step.timeout_s
+        if self._closed or self._verdict is None:
+            with answered_by(deadline):
+                self._check_ready(step.timeout_s)
+        with translated(self._url, self._engine.dialect.loaded_dbapi), self._recorders.one(deadline) as recorder:
+            outcome = step.outcome(recorder.dialect, self._clock)
+            outcome.write(recorder.cursor)
+        return outcome.told()
 
     @contextmanager
     def _connected(self, deadline: float, bounded: bool) -> Iterator[sa.Connection]:

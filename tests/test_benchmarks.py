@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import bulk, enforcements, orders, writers
+from benchmarks import bulk, enforcements, orders, scaling, writers
 from benchmarks.contest import Contender, contest
 from benchmarks.log import fill
 from benchmarks.peers import INSTALL, NAMES, peers
@@ -44,6 +44,20 @@ def test_all_contenders_of_a_work_do_the_same_on_each_engine(ground: Ground, nam
     assert book.refused == []
     assert book.figures
     assert {figure.engine for figure in book.figures} == {ground.label}
+
+
+def test_what_accounts_come_to_is_the_processor_time_times_what_they_do() -> None:
+    book = Book()
+    for engine, kinds in (("PostgreSQL", ("server",)), ("Citus", ("coordinator", "workers"))):
+        for name, spent in (("tx.orders.apply", 200.0), ("store.enforce", 1000.0)):
+            for kind in kinds:
+                work = f"S1, {name}, 32 threads"
+                book.measured(work, engine, f"processor time of the {kind}", [spent], "µs a call")
+        book.measured("S1, a log row with its indexes", engine, "on the disk", [500.0], "bytes")
+    *_, million = scaling.arithmetic(book, 32)
+    # 30,000 events at 200 µs and 1,000 enforcements at 1,000 µs in a second are 7 cores.
+    assert million == "| 1,000,000 | 1,000,000,000 | 500 | 30,000 | 1,000 | 7 | 7 | 7 |"
+    assert scaling.arithmetic(Book(), 32) == []
 
 
 def test_with_less_durability_everybody_has_less(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,11 @@ from risk_store.schema import HEAD, alembic_config, status, upgrade
 from risk_store.sharding import Placement, placement_of
 from risk_store.statements import analytics, rollup
 from risk_store.statements.ids import DISTRIBUTED
-from tests.support.citus import Cluster
+from tests.support.citus import Node
 from tests.support.command import run
 from tests.support.forks import ROOT
-from tests.support.plugin import CITUS_SHARDS, way_to_citus
+from tests.support.plugin import CITUS_SHARDS
+from tests.support.postgres import HOST
 from tests.test_copying import content
 
 NOW = datetime(2026, 11, 23, 15, 30, tzinfo=UTC)
@@ -231,8 +232,8 @@ def test_only_a_store_at_head_on_the_coordinator_is_distributed(citus_database: 
         distribute(citus_database)
 
 
-def test_a_worker_is_refused(citus_cluster: Cluster) -> None:
-    for worker in citus_cluster.workers:
+def test_a_worker_is_refused(citus_workers: Sequence[Node]) -> None:
+    for worker in citus_workers:
         url = f"{worker.url}risk".replace("postgresql://", "postgresql+psycopg://")
         with pytest.raises(RiskStoreError, match=r"this is a worker\. Give the coordinator's URL"):
             distribute(url)
@@ -559,9 +560,8 @@ def test_percentiles_come_from_histograms(citus_store_url: str) -> None:
 # Losing a worker ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(way_to_citus().kind != "binaries", reason="only a cluster that was started here can be killed")
 def test_killed_in_the_middle_of_enforcements_a_worker_takes_no_truth_with_it(
-    citus_store_url: str, citus_cluster: Cluster
+    citus_store_url: str, citus_workers: Sequence[Node]
 ) -> None:
     """Rows in flight tell of what was under way, accounts elsewhere go on, and nothing that was recorded is gone."""
     where = dict(
@@ -571,7 +571,7 @@ def test_killed_in_the_middle_of_enforcements_a_worker_takes_no_truth_with_it(
             "ON s.shardid = get_shard_id_for_distribution_column('enforcement_log', account)",
         )
     )
-    victim = citus_cluster.workers[0]
+    victim = citus_workers[0]
     lost = [account for account, port in where.items() if port == victim.port]
     kept = [account for account, port in where.items() if port != victim.port]
     assert lost
@@ -611,7 +611,9 @@ def test_killed_in_the_middle_of_enforcements_a_worker_takes_no_truth_with_it(
         with store.begin() as tx:
             tx.orders.apply(an_event(1, account_id=kept[0]))
             assert tx.lockouts.is_locked(kept[0])
-        assert any("cannot be reached" in line for line in looked_at(citus_store_url).lines())
+        told = run("check", citus_store_url)
+        assert (told.returncode, told.stderr) == (0, "")
+        assert f"warning: {HOST}:{victim.port} cannot be reached" in told.stdout
         victim.start()
         with store.read() as tx:
             [row] = tx.enforcements.in_flight()

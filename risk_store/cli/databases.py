@@ -78,14 +78,15 @@ def check(
 
     database = database_of(url)
     status = schema.status(database)
+    cluster = cluster_status(database) if status.ok else None
+    is_whole = cluster is None or cluster.is_whole  # else nobody can walk over the rows, but for those who insist
     with progress.shown() as tell:
-        odd = schema.odd_values(database, tell) if status.upgradable else iter(())
+        odd = schema.odd_values(database, tell) if status.upgradable and (is_whole or listing) else iter(())
         if listing:
             render.print_lines(tables.ODD_COLUMNS, map(tables.odd_row, odd), as_json=json)
             raise typer.Exit(CHECK_CODES[status.state.value])
         found = schema.tally(odd)
-    gone = _interrupted(database) if status.ok else []
-    cluster = cluster_status(database) if status.ok else None
+    gone = _interrupted(database) if status.ok and is_whole else []
     if json:
         unreadable = {f.column: f.rows for f in found if f.kind is schema.FindingKind.UNREADABLE}
         more = {

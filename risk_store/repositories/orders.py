@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
+from hashlib import blake2b
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -123,6 +124,8 @@ class OrderRepository(Repository):
         """
         # By id: of two that write many orders in another order each would wait for the other.
         by_id = sorted(map(_order_update, updates), key=attrgetter("id"))
+        if len(by_id) > 1:
+            self._take_turns(_WRITE_CONTRACT, {update.contract_id for update in by_id})
         for _, run in groupby(by_id, key=_is_complete):
             self._apply(list(run))
 
@@ -197,6 +200,8 @@ class OrderRepository(Repository):
         triggered: list[int] = []
         for _ in range(_ATTEMPTS):  # once, unless another program changes one of the orders between reading and locking
             moving, reached, incomplete = self._decide(contract_id, price, tick_size, seen)
+            if moving or reached:
+                self._take_turns(_TRAIL_CONTRACT, {contract_id})
             self._lock(moving.values(), reached.values())
             settled = True
             for (distance, new), old in moving.items():
@@ -250,9 +255,8 @@ class OrderRepository(Repository):
     def _lock(self, *groups: Iterable[Collection[int]], account_id: int | None = None) -> None:
         """On a server: the orders' locks in the order of their ids, which everything here that writes many takes.
 
-        On a distributed one those of one account: nothing can lock rows of several in one order there. Its statements
-        over all shards wait for each other; what meets a transaction that writes many orders may be a deadlock, which
-        the server ends (StoreBusy).
+        On a distributed one those of one account: nothing can lock rows of several in one order there (see
+        :meth:`_take_turns`).
         """
         if self._dialect(Order) != "postgresql":
             return
@@ -263,6 +267,15 @@ class OrderRepository(Repository):
             self._run(_LOCK, Order, {"ids": as_parameter(ids)}).close()
         elif account_id is not None:
             self._run(_LOCK_OF_ACCOUNT, Order, {"ids": as_parameter(ids), "account": account_id}).close()
+
+    def _take_turns(self, lock: Prepared, contracts: Iterable[str | None]) -> None:
+        """On a distributed server, instead of locks on the rows: who moves the stops of a contract, and who writes many
+        of its orders, wait for each other before either has one. By the coordinator, through which all of them come."""
+        if not self._is_distributed(Order):
+            return
+        for contract in sorted(contract for contract in contracts if contract is not None):
+            key = int.from_bytes(blake2b(f"orders of {contract}".encode(), digest_size=8).digest(), signed=True)
+            self._run(lock, Order, {"key": key}).close()
 
     def reconcile(self, account_id: int, rows: Iterable[OrderUpdate], asked_at: datetime) -> Reconciled:
         """Compares an account's working orders with the gateway's own list of open ones, and tells what differs.
@@ -286,6 +299,7 @@ class OrderRepository(Repository):
         for update in theirs:
             if update.id not in here and not _is_complete(update):
                 raise _not_known_yet(update)
+        self._take_turns(_WRITE_CONTRACT, {row.contract_id for row in (*here.values(), *theirs)})
         self._lock([here.keys()], account_id=account_id)
         self.apply_many(theirs)
         marks: dict[str, Any] = {"now": self._clock(), "asked": asked_at}
@@ -325,6 +339,7 @@ _APPLY_IN_PLACE, _INDEXED = Prepared(statements.APPLY_IN_PLACE), Prepared(statem
 _FIGURES, _TRAILING = Prepared(statements.TRAILING_FIGURES), Prepared(statements.TRAILING_ORDERS)
 _MOVE, _TRIGGER = Prepared(statements.MOVE_STOPS), Prepared(statements.TRIGGER_STOPS)
 _LOCK, _LOCK_OF_ACCOUNT = Prepared(statements.LOCK_ORDERS), Prepared(statements.LOCK_ORDERS[DISTRIBUTED])
+_TRAIL_CONTRACT, _WRITE_CONTRACT = Prepared(statements.TRAIL_CONTRACT), Prepared(statements.WRITE_CONTRACT)
 _KNOWN, _KNOWN_OF_ACCOUNT = Prepared(statements.KNOWN_ORDERS), Prepared(statements.KNOWN_ORDERS_OF_ACCOUNT)
 _READERS = [column.type.read_column for column in Order.__table__.columns if isinstance(column.type, CheckedType)]
 _ATTEMPTS = 100

@@ -24,18 +24,31 @@ from risk_store.statements import outcomes as statements
 __all__ = ["Outcome", "write_apart", "write_together"]
 
 _RECORD, _RECORD_AND_LOCK = Prepared(statements.RECORD), Prepared(statements.RECORD_AND_LOCK)
+_ENDED = Prepared(statements.RECORD_ENDED)
 _TOGETHER = Prepared(statements.RECORD_TOGETHER)
-_OF_LOG = [f"log_{name}" for name in LOG_COLUMNS]
-_OF_LOCKOUT = [*(f"lockout_{column.name}" for column in Lockout.__table__.columns), "at"]
+# The columns, and the parameters for them.
+_LOG_PARTS = [(name, f"log_{name}") for name in LOG_COLUMNS]
+_LOCKOUT_PARTS = [(column.name, f"lockout_{column.name}") for column in Lockout.__table__.columns]
+_OF_LOG = [parameter for _, parameter in _LOG_PARTS]
+_OF_LOCKOUT = [*(parameter for _, parameter in _LOCKOUT_PARTS), "at"]
 
 
 class Outcome:
-    """A log row and its lockouts, as the driver takes them. Raises InvalidValue for what may not be written."""
+    """A log row and its lockouts, as the driver takes them. Raises InvalidValue for what may not be written.
+
+    On PostgreSQL also one that is `in_flight`, without lockouts: the row there goes at the same time.
+    """
 
     __slots__ = ("_sent", "account_id", "locks", "log", "log_id")
 
     def __init__(
-        self, dialect: sa.Dialect, log: EnforcementLog, lockouts: Sequence[Lockout], clock: Callable[[], datetime]
+        self,
+        dialect: sa.Dialect,
+        log: EnforcementLog,
+        lockouts: Sequence[Lockout],
+        clock: Callable[[], datetime],
+        *,
+        in_flight: bool = False,
     ) -> None:
         values = log_values(log, clock)
         locks = [
@@ -53,21 +66,26 @@ class Outcome:
             named = dict(zip((*_OF_LOG, *_OF_LOCKOUT), (*values.values(), *locks[0].values()), strict=True))
             sent = [(_RECORD_AND_LOCK, named)]
         else:
-            sent = [(_RECORD, dict(zip(_OF_LOG, values.values(), strict=True)))]
+            sent = [(_ENDED if in_flight else _RECORD, dict(zip(_OF_LOG, values.values(), strict=True)))]
         self._sent = [((on := statement.on(dialect)).sql, on.values(given)) for statement, given in sent]
 
     def write(self, cursor: Any) -> None:
-        """Sends it by a cursor of the driver's. On PostgreSQL it is one statement, a transaction of its own."""
+        """Sends it by a cursor of the driver's. On PostgreSQL it is one statement, a transaction of its own.
+
+        Raises LookupError, and writes nothing, if it is not in flight as it should be.
+        """
         for sql, values in self._sent:
             cursor.execute(sql, values)
-        self.log_id = cursor.lastrowid if cursor.description is None else cursor.fetchone()[0]
+        row = (cursor.lastrowid,) if cursor.description is None else cursor.fetchone()
+        if row is None:
+            raise LookupError(f"enforcement {self.log.enforcement_id} is not in flight")
+        self.log_id = row[0]
 
     def parts(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """What it sends to PostgreSQL, by column: the log row, and the lockout if there is one."""
         [(_, values)] = self._sent
-        log = {name: values[key] for name, key in zip(LOG_COLUMNS, _OF_LOG, strict=True)}
-        lockout = {key.removeprefix("lockout_"): values[key] for key in _OF_LOCKOUT[:-1]} if self.locks else None
-        return log, lockout
+        log = {name: values[key] for name, key in _LOG_PARTS}
+        return log, {name: values[key] for name, key in _LOCKOUT_PARTS} if self.locks else None
 
     def told(self) -> EnforcementLog:
         """The log with its id: once it is durable."""
@@ -78,8 +96,8 @@ class Outcome:
 def write_apart(dialect: sa.Dialect, cursor: Any, outcome: Outcome) -> None:
     """Sends one to a distributed PostgreSQL: lockout and log row as two statements, which both go to one worker.
 
-    As one statement they are two steps of the coordinator's, with a commit in two phases. In a pipeline the transaction
-    is one round trip as well.
+    As one statement they cost the coordinator more: it carries out each part by itself, keeps what each returns, and
+    plans all of it anew every time. In a pipeline the transaction is one round trip as well.
     """
     log, lockout = outcome.parts()
     if lockout is None:

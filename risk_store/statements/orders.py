@@ -34,9 +34,11 @@ __all__ = [
     "SAID_OF_INDEXED",
     "SAVE_ORDER",
     "TRAILING_FIGURES",
+    "TRAIL_CONTRACT",
     "TRAILING_ORDERS",
     "TRIGGER_STOPS",
     "snapshot_of",
+    "WRITE_CONTRACT",
     "working_orders",
 ]
 
@@ -262,6 +264,13 @@ LOCK_ORDERS = within_account(
 )
 """By dialect: takes the locks on ``ids`` in one order. Two that write many orders would else wait for each other. On a
 distributed store those of one ``account``, which is all that can be locked at once there."""
+
+
+_KEY = sa.bindparam("key", type_=sa.BigInteger())
+TRAIL_CONTRACT = sa.select(sa.func.pg_advisory_xact_lock(_KEY))
+WRITE_CONTRACT = sa.select(sa.func.pg_advisory_xact_lock_shared(_KEY))
+"""For a distributed store, whose rows of several accounts nobody can lock in one order: until the transaction ends,
+either one moves the stops of the contract that ``key`` stands for, or others write many of its orders."""
 
 
 # Trailing stops -------------------------------------------------------------------------------------------------------

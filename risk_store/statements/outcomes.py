@@ -12,12 +12,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from risk_store.models import EnforcementLog, Lockout
+from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.statements.lockouts import SET_LOCKOUT_BESIDE, set_lockouts
 
-__all__ = ["RECORD", "RECORD_AND_LOCK", "RECORD_TOGETHER"]
+__all__ = ["RECORD", "RECORD_AND_LOCK", "RECORD_ENDED", "RECORD_TOGETHER"]
 
-LOG, LOCKOUTS = EnforcementLog.__table__, Lockout.__table__
+LOG, LOCKOUTS, IN_FLIGHT = EnforcementLog.__table__, Lockout.__table__, EnforcementInFlight.__table__
 
 _LOGGED = sa.insert(LOG).returning(LOG.c.id)
 _ROW = {c: sa.bindparam(f"log_{c.name}", type_=c.type) for c in LOG.columns if c.name != "id"}
@@ -28,6 +28,20 @@ RECORD = _LOGGED.values(_ROW)
 _WRITTEN = RECORD.cte("logged")
 RECORD_AND_LOCK = sa.select(_WRITTEN.c.id).add_cte(SET_LOCKOUT_BESIDE.cte("locked"))
 """The same, and the parameters of the lockout, with ``lockout_`` before them, and ``at``."""
+
+
+_GONE = (
+    sa.delete(IN_FLIGHT)
+    .where(*(IN_FLIGHT.c[name] == _ROW[LOG.c[name]] for name in ("account_id", "enforcement_id")))
+    .returning(IN_FLIGHT.c.account_id)
+    .cte("gone")
+)
+_ENDED = _LOGGED.from_select([c.name for c in _ROW], sa.select(*_ROW.values()).select_from(_GONE)).cte("logged")
+RECORD_ENDED = sa.select(_ENDED.c.id)
+"""The in-flight row goes, the log row comes. Parameters: those of RECORD. Returns the id.
+
+Nothing is written, and nothing returned, if the enforcement is not in flight: somebody has closed it.
+"""
 
 
 def _rows(name: str, columns: Sequence[sa.Column[Any]], *order: str) -> sa.Select[Any]:

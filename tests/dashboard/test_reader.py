@@ -334,6 +334,26 @@ def test_an_id_that_never_came_is_not_looked_for_for_ever(postgres_store_url: st
     store.close()
 
 
+def test_a_row_with_a_far_lower_id_of_its_own_is_there_within_a_minute(
+    store: RiskStore, reader: Reader, enforced: Enforced, clock: Clock
+) -> None:
+    def insert(id_: int) -> None:
+        with store.begin() as tx:
+            table = EnforcementLog.__table__
+            of_the_first = sa.select(sa.literal(id_), *(c for c in table.c if c.name not in ("id", "enforcement_id")))
+            columns = ["id", *(c.name for c in table.c if c.name not in ("id", "enforcement_id"))]
+            tx.session.execute(sa.insert(table).from_select(columns, of_the_first.where(table.c.id == first)))
+
+    first = enforced().id
+    reader.look(View())
+    insert(1_000_000)
+    assert seen(reader.look(View())).summary.enforcements == 2
+    insert(500_000)
+    clock.pass_by(minutes=1)
+    snapshot = seen(reader.look(View()))
+    assert (snapshot.summary.enforcements, snapshot.facts.total) == (3, 3)
+
+
 def test_rows_that_were_pruned_are_gone_from_the_page(
     store: RiskStore, reader: Reader, enforced: Enforced, clock: Clock
 ) -> None:

@@ -3,7 +3,7 @@
 And on a Citus cluster, where there is one: its tests are not there otherwise, and the run says so in its last lines.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, LiteralString
@@ -104,6 +104,12 @@ def citus_cluster(pytestconfig: pytest.Config) -> Iterator[citus.Cluster]:
 
 
 @pytest.fixture(scope="session")
+def citus_workers(citus_cluster: citus.Cluster) -> Sequence[citus.Node]:
+    """Its workers, which were started here. Tests of them are not there otherwise."""
+    return citus_cluster.workers
+
+
+@pytest.fixture(scope="session")
 def _citus_state() -> dict[str, bool]:
     return {"is distributed": False}
 
@@ -146,6 +152,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if way_to_citus().kind != "binaries":
+        # Only workers that were started here can be killed, or asked by a URL of their own.
+        items[:] = [item for item in items if not set(getattr(item, "fixturenames", ())) & {"citus_workers"}]
     for item in items:
         # A fixture over engines asks for its database only when it runs, so its parameter tells.
         parameters = getattr(getattr(item, "callspec", None), "params", {})
@@ -189,6 +198,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for line in sorted(used):
         terminalreporter.write_line(f"postgres tests ran on: {line}")
     for line in sorted(terminalreporter.config.stash[CITUS_USED]):
-        terminalreporter.write_line(f"citus tests ran on: {line}")
+        note = "" if way_to_citus().kind == "binaries" else "; no worker of it could be killed"
+        terminalreporter.write_line(f"citus tests ran on: {line}{note}")
     if way_to_citus().kind == "none":
         terminalreporter.write_line(f"citus tests did not run: {way_to_citus().told}")
