@@ -24,7 +24,7 @@ from sqlalchemy.engine import URL
 from risk_store.alerts import Thresholds
 from risk_store.dashboard.snapshot import DAY_S, Facts, Parts, Snapshot, summed_up, window_from
 from risk_store.dashboard.view import View
-from risk_store.dashboard.window import Arrivals, LogWindow
+from risk_store.dashboard.window import MOST_GAPS, Arrivals, LogWindow
 from risk_store.deadlines import answered_by, cut_off_at
 from risk_store.engines import database_file, open_engine, parse_url, sync_url, translated
 from risk_store.errors import InvalidValue, RiskStoreError, StoreBusy, StoreClosed, StoreReadOnly, StoreUnavailable
@@ -263,10 +263,11 @@ class Reader:
             came += tx.watch.late(missing)
         self._arrivals.note([time.id for time in came], now)
         self._total += len(came)
-        if abs(now - self._counted) >= _COUNTED_EACH_S:
+        has_wide_gaps = (last or 0) - (first or 0) - self._total > MOST_GAPS
+        if has_wide_gaps and abs(now - self._counted) >= _COUNTED_EACH_S:
+            # Who writes ids of his own (an import, a worker of a cluster) may fill them, too many to be looked for.
             self._counted = now
             if tx.watch.count() != self._total:
-                # Rows came with ids of their own, below those that were read: an import, or a worker of a cluster.
                 self._forget()
                 self._arrived(tx, now)
                 return

@@ -13,13 +13,13 @@ from math import ceil
 
 from risk_store.repositories.watching import Time
 
-__all__ = ["HOUR_S", "LATE_UP_TO_S", "SLOT_S", "Arrivals", "Cell", "LogWindow", "percentile"]
+__all__ = ["HOUR_S", "LATE_UP_TO_S", "MOST_GAPS", "SLOT_S", "Arrivals", "Cell", "LogWindow", "percentile"]
 
 SLOT_S = 1800
 HOUR_S = 3600
 # A transaction may commit later than one that took a higher id. So long an id that is missing is looked for again.
 LATE_UP_TO_S = 600
-_MOST_GAPS = 10_000  # an import may leave a million ids out, and they are not late
+MOST_GAPS = 10_000  # an import may leave a million ids out, and they are not late
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class Arrivals:
         for id_ in ids:
             self._missing.pop(id_, None)
         highest = max(ids, default=self.last)
-        if highest - self.last <= _MOST_GAPS:
+        if highest - self.last <= MOST_GAPS:
             there = set(ids)
             self._missing |= {id_: now for id_ in range(self.last + 1, highest) if id_ not in there}
         self.last = max(self.last, highest)

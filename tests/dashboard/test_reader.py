@@ -354,6 +354,18 @@ def test_a_row_with_a_far_lower_id_of_its_own_is_there_within_a_minute(
     assert (snapshot.summary.enforcements, snapshot.facts.total) == (3, 3)
 
 
+def test_a_log_without_wide_gaps_is_counted_once(
+    reader: Reader, enforced: Enforced, clock: Clock, sent: list[str]
+) -> None:
+    enforced()
+    reader.look(View())
+    sent.clear()
+    clock.pass_by(minutes=2)
+    enforced()
+    assert seen(reader.look(View())).facts.total == 2
+    assert not [statement for statement in sent if "count(" in statement and "enforcement_rolled_up" in statement]
+
+
 def test_rows_that_were_pruned_are_gone_from_the_page(
     store: RiskStore, reader: Reader, enforced: Enforced, clock: Clock
 ) -> None:
