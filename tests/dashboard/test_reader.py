@@ -270,6 +270,13 @@ def _plan(connection: sa.Connection, statement: Any, parameters: dict[str, Any])
 # What is late, and what goes -----------------------------------------------------------------------------------------
 
 
+def record_beside(store: RiskStore) -> None:
+    """A record of another thread's, committed while this one's transaction is open."""
+    other = threading.Thread(target=store.record, args=(_log("RULE-001", 1, 30, True, NOW),))
+    other.start()
+    other.join()
+
+
 def test_a_row_that_commits_after_one_with_a_higher_id_is_not_missed(postgres_store_url: str, clock: Clock) -> None:
     store, reader = RiskStore(postgres_store_url), Reader(postgres_store_url, clock=clock)
     with store.begin() as tx:
@@ -277,14 +284,7 @@ def test_a_row_that_commits_after_one_with_a_higher_id_is_not_missed(postgres_st
     assert seen(reader.look(View())).summary.enforcements == 1
     with store.begin() as late:
         late.enforcements.add(_log("RULE-001", 1, 20, True, NOW))
-
-        def other() -> None:
-            with store.begin() as tx:
-                tx.enforcements.add(_log("RULE-001", 1, 30, True, NOW))
-
-        beside = threading.Thread(target=other)
-        beside.start()
-        beside.join()
+        record_beside(store)
         assert seen(reader.look(View())).summary.enforcements == 2
     assert seen(reader.look(View())).summary.enforcements == 3
     assert seen(reader.look(View())).facts.total == 3
@@ -299,14 +299,7 @@ def test_a_row_that_commits_after_the_first_look_is_not_missed_though_its_id_is_
     store.record(_log("RULE-001", 1, 10, True, NOW))
     with store.begin() as late:
         late.enforcements.add(_log("RULE-001", 1, 20, True, NOW))
-
-        def other() -> None:
-            with store.begin() as tx:
-                tx.enforcements.add(_log("RULE-001", 1, 30, True, NOW))
-
-        beside = threading.Thread(target=other)
-        beside.start()
-        beside.join()
+        record_beside(store)
         assert seen(reader.look(View())).facts.total == 2
     snapshot = seen(reader.look(View()))
     assert (snapshot.facts.total, snapshot.summary.enforcements) == (3, 3)
