@@ -22,7 +22,7 @@ from risk_store.errors import NestedTransaction
 from risk_store.repositories.outcomes import Outcome
 from risk_store.store import MOST_TOGETHER
 from risk_store.writers import Place, WriterQueue
-from tests.support.records import CHILD, CtrlC, a_lockout, a_log, together, until
+from tests.support.records import CHILD, CtrlC, a_lockout, a_log, sizes_of_groups, together, until
 
 
 @pytest.fixture
@@ -75,16 +75,7 @@ def queued(store: RiskStore, *works: Callable[[], object]) -> Iterator[list[Base
 @pytest.fixture
 def groups(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many records each commit carried."""
-    sizes: list[int] = []
-    take = WriterQueue.take
-
-    def counting(queue: WriterQueue, place: Place, most: int) -> Any:
-        taken = take(queue, place, most)
-        sizes.append(1 + len(taken))
-        return taken
-
-    monkeypatch.setattr(WriterQueue, "take", counting)
-    return sizes
+    return sizes_of_groups(monkeypatch, WriterQueue)
 
 
 def test_records_that_wait_together_are_committed_together_in_the_order_they_came(

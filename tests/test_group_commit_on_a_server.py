@@ -23,7 +23,7 @@ from risk_store import EnforcementLog, EnforcementNotRecorded, InvalidValue, Lim
 from risk_store.repositories.outcomes import Outcome
 from risk_store.store import MOST_TOGETHER, RECORDED_AT_ONCE
 from risk_store.writers import AccountQueue, Place
-from tests.support.records import CHILD, CtrlC, a_lockout, a_log, together, until
+from tests.support.records import CHILD, CtrlC, a_lockout, a_log, sizes_of_groups, together, until
 
 FAR = datetime(2099, 1, 1, tzinfo=UTC)
 
@@ -88,16 +88,7 @@ def queued(store: RiskStore, *works: Callable[[], object]) -> Iterator[list[Base
 @pytest.fixture
 def groups(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many records each statement carried."""
-    sizes: list[int] = []
-    take = AccountQueue.take
-
-    def counting(queue: AccountQueue, place: Place, most: int) -> Any:
-        taken = take(queue, place, most)
-        sizes.append(1 + len(taken))
-        return taken
-
-    monkeypatch.setattr(AccountQueue, "take", counting)
-    return sizes
+    return sizes_of_groups(monkeypatch, AccountQueue)
 
 
 def test_records_that_wait_together_are_one_transaction_in_the_order_they_came(

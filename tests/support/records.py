@@ -11,9 +11,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from risk_store import EnforcementLog, Lockout
+import pytest
 
-__all__ = ["CHILD", "CtrlC", "a_lockout", "a_log", "together", "until"]
+from risk_store import EnforcementLog, Lockout
+from risk_store.writers import Place
+
+__all__ = ["CHILD", "CtrlC", "a_lockout", "a_log", "sizes_of_groups", "together", "until"]
 
 
 def a_log(account_id: int = 1, **changes: Any) -> EnforcementLog:
@@ -51,6 +54,20 @@ def until(happened: Callable[[], bool]) -> None:
             return
         time.sleep(0.001)
     raise AssertionError("it did not happen")
+
+
+def sizes_of_groups(monkeypatch: pytest.MonkeyPatch, queue: type[Any]) -> list[int]:
+    """How many records each commit carries: grows whenever somebody takes others out of such a queue with its own."""
+    sizes: list[int] = []
+    take = queue.take
+
+    def counting(self: Any, place: Place, most: int) -> Any:
+        taken = take(self, place, most)
+        sizes.append(1 + len(taken))
+        return taken
+
+    monkeypatch.setattr(queue, "take", counting)
+    return sizes
 
 
 class CtrlC:
