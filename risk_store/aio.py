@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 
 from risk_store import schema
 from risk_store.alerts import Thresholds
-from risk_store.deadlines import answered_by, cut_off_at
+from risk_store.deadlines import answered_by, cut_off_at, left_until
 from risk_store.enforcement import NOT_ASKED, EnforcementContext, EnforcementCore, NotAsked, OnAlert
 from risk_store.engines import (
     BUSY_TIMEOUT_S,
@@ -385,7 +385,7 @@ class AsyncRiskStore:
                 self._wal_is_set = await self._set_wal(patience_s / 2)
             self._writing.add(task)
             stack.callback(self._writing.discard, task)
-            options = {"busy_timeout_s": max(0.0, deadline - time.monotonic())} if bounded and self._is_sqlite else {}
+            options = {"busy_timeout_s": left_until(deadline)} if bounded and self._is_sqlite else {}
             session = await stack.enter_async_context(
                 AsyncSession(self._engine, expire_on_commit=False, sync_session_class=Session)
             )

@@ -22,7 +22,13 @@ from sqlalchemy import event, exc
 
 from risk_store.watchdog import WATCHDOG
 
-__all__ = ["CutOff", "answered_by", "cut_off_at", "watch_connections"]
+__all__ = ["CutOff", "answered_by", "cut_off_at", "left_until", "watch_connections"]
+
+
+def left_until(deadline: float) -> float:
+    """Seconds from now to `deadline` (of ``time.monotonic()``); 0.0 when it is over."""
+    return max(0.0, deadline - time.monotonic())
+
 
 _deadline: ContextVar[float | None] = ContextVar("risk_store_deadline", default=None)
 
@@ -203,7 +209,7 @@ def _connected_by(deadline: float, dialect: Any, connect: Callable[[], Any]) -> 
         done.set()
 
     threading.Thread(target=work, name="risk_store connecting", daemon=True).start()
-    done.wait(max(0.0, deadline - time.monotonic()))
+    done.wait(left_until(deadline))
     with given_up:
         done.set()
     if ended:

@@ -37,7 +37,7 @@ from risk_store.errors import (
 )
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.owner import RUNNING, OwnerState, this_process
-from risk_store.recording import Limits, Step, Steps, Write, lock, recording, run_steps, shout, text_of
+from risk_store.recording import Limits, Step, Steps, Tried, Write, lock, recording, run_steps, shout, text_of
 from risk_store.repositories import Transaction
 from risk_store.settings import configured_thresholds
 from risk_store.statements import arguments
@@ -248,8 +248,15 @@ class EnforcementCore:
             if not isinstance(error, Exception):
                 raise
 
-    def _ending(self, error: BaseException | None) -> Steps[None]:
-        """The outcome, whatever it was; an exception of the block's own is never replaced."""
+    def _ending(
+        self,
+        error: BaseException | None,
+        send: Callable[[Callable[[], EnforcementLog], float], EnforcementLog] | None = None,
+    ) -> Steps[None]:
+        """The outcome, whatever it was; an exception of the block's own is never replaced.
+
+        By `send` first, if there is one and no lockout is left to be written.
+        """
         if self._pid != os.getpid():
             return  # a child that was forked in the block: the enforcement is its parent's
         if error is not None:  # Ctrl-C and task cancel too: the position may be open
@@ -259,8 +266,16 @@ class EnforcementCore:
             self._ended = self._outcome()
             return self._ended
 
+        limits, tried = self.context.limits, None
         try:
-            self.log = yield from recording(latest, self._lockouts, self.context.limits, in_flight=True)
+            if send is not None and not self._lockouts:
+                deadline = time.monotonic() + limits.record_s
+                try:
+                    self.log = send(latest, deadline)
+                    return
+                except BaseException as failure:
+                    tried = Tried(failure, self._ended, deadline)
+            self.log = yield from recording(latest, self._lockouts, limits, in_flight=True, tried=tried)
         except EnforcementNotRecorded:
             self._meter_failure("outcome")
             if error is None:
@@ -429,8 +444,8 @@ class Enforcement(EnforcementCore):
     """
 
     write: Write
-    write_outcome: Callable[[Step], Any] | None = None
-    """How the outcome is written at the first attempt, where there is a shorter way."""
+    send_ended: Callable[[Callable[[], EnforcementLog], float], EnforcementLog] | None = None
+    """Writes the latest outcome by a deadline, where there is a shorter way than a transaction."""
 
     def lock_out(self, until: datetime | None = None, reason: str | None = None) -> None:
         """Locks the account now, in a transaction of its own; `until` None is until released.
@@ -451,7 +466,7 @@ class Enforcement(EnforcementCore):
     ) -> None:
         self._call.cancel()
         try:
-            run_steps(self._ending(error), self.write, self.write_outcome)
+            run_steps(self._ending(error, self.send_ended), self.write)
         finally:
             self._tell_of_end()
 

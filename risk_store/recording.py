@@ -14,17 +14,26 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, NamedTuple, Protocol, TypeVar
-
-import sqlalchemy as sa
 
 from risk_store.errors import EnforcementNotRecorded, InvalidValue, NestedTransaction, shown
 from risk_store.models import EnforcementLog, Lockout
 from risk_store.repositories import Transaction
-from risk_store.repositories.outcomes import Outcome
 
-__all__ = ["Limits", "Step", "Steps", "Write", "lock", "recording", "run_steps", "shout", "text_of"]
+__all__ = [
+    "Limits",
+    "Step",
+    "Steps",
+    "Tried",
+    "Write",
+    "lock",
+    "lock_all",
+    "recording",
+    "run_steps",
+    "shout",
+    "text_of",
+    "written_before",
+]
 
 logger = logging.getLogger("risk_store.enforcement")
 
@@ -38,8 +47,6 @@ class Step(NamedTuple):
 
     timeout_s: float
     work: Callable[[Transaction], Any]
-    outcome: Callable[[sa.Dialect, Callable[[], datetime]], Outcome] | None = None
-    """Where there is one it may be written instead, without a transaction's repositories and along with others."""
 
 
 Steps = Generator[Step, Any, T]
@@ -52,17 +59,14 @@ class Write(Protocol):
     def __call__(self, timeout_s: float) -> AbstractContextManager[Transaction]: ...
 
 
-def run_steps(steps: Steps[T], write: Write, write_outcome: Callable[[Step], Any] | None = None) -> T:
-    """Runs each step in a transaction of its own, in this thread; an outcome by `write_outcome`, if given."""
+def run_steps(steps: Steps[T], write: Write) -> T:
+    """Runs each step in a transaction of its own, in this thread."""
     try:
         step = next(steps)
         while True:
             try:
-                if write_outcome is not None and step.outcome is not None:
-                    result = write_outcome(step)
-                else:
-                    with write(step.timeout_s) as tx:
-                        result = step.work(tx)
+                with write(step.timeout_s) as tx:
+                    result = step.work(tx)
             except BaseException as error:
                 step = steps.throw(error)
             else:
@@ -87,28 +91,39 @@ class Limits:
                 raise InvalidValue(name, value, "a number of seconds from 0.001 to 3600")
 
 
+class Tried(NamedTuple):
+    """An attempt to record by a shorter way than a transaction of the repositories', which failed."""
+
+    error: BaseException
+    log: EnforcementLog | None
+    """What it may have written all the same; None if it came to no row."""
+    deadline: float
+    """Of all attempts together, by ``time.monotonic()``."""
+
+
 def recording(
-    outcome: Callable[[], EnforcementLog], lockouts: Sequence[Lockout], limits: Limits, *, in_flight: bool
+    outcome: Callable[[], EnforcementLog],
+    lockouts: Sequence[Lockout],
+    limits: Limits,
+    *,
+    in_flight: bool,
+    tried: Tried | None = None,
 ) -> Steps[EnforcementLog]:
     """Writes one finished enforcement and its lockouts in one transaction; durable when it returns.
 
-    A first attempt whose COMMIT got no reply may have been carried out: the second looks for its enforcement_id before
-    it writes, so nothing is doubled. Raises EnforcementNotRecorded, from the cause, when it cannot be written within
-    ``limits.record_s`` in all; the row is then on the log at CRITICAL as one line of JSON, which ``risk-store import``
-    reads back.
+    A first attempt (maybe `tried` already) whose COMMIT got no reply may have been carried out: the second looks for
+    its enforcement_id before it writes, so nothing is doubled. Raises EnforcementNotRecorded, from the cause, when it
+    cannot be written within ``limits.record_s`` in all; the row is then on the log at CRITICAL as one line of JSON,
+    which ``risk-store import`` reads back.
     """
-    deadline = time.monotonic() + limits.record_s
-    log: EnforcementLog | None = None
+    deadline = time.monotonic() + limits.record_s if tried is None else tried.deadline
+    log = None if tried is None else tried.log
 
     def write(tx: Transaction) -> EnforcementLog:
         nonlocal log
-        for lockout in lockouts:  # never shortens, so a second time does no harm
-            lock(tx, lockout)
-        if log is not None:
-            found = tx.enforcements.find_recorded(log)
-            if found is not None:
-                log.id = found
-                return log
+        lock_all(tx, lockouts)
+        if log is not None and written_before(tx, log):
+            return log
         log = outcome()
         if in_flight:
             tx.enforcements.finish(log)
@@ -116,38 +131,52 @@ def recording(
             tx.enforcements.add(log)
         return log
 
-    def first(dialect: sa.Dialect, clock: Callable[[], datetime]) -> Outcome:
+    def judge(error: BaseException, attempt: int) -> None:
+        """Of a failed attempt: raises, unless another one may succeed."""
         nonlocal log
-        made = outcome()
-        prepared = Outcome(dialect, made, lockouts, clock, in_flight=in_flight)
-        log = made  # from now on it may be written: every later attempt looks for it
-        return prepared
+        if isinstance(error, (InvalidValue, NestedTransaction)) and not in_flight:
+            raise error  # the caller's mistake, told as it is; after an enforcement it must not cost the record
+        log = log or outcome()
+        interrupted = not isinstance(error, Exception)  # Ctrl-C, or the end of the event loop
+        # The rest of the time is for finding out what a lost reply meant; there may be none left.
+        if not interrupted and attempt < _ATTEMPTS and deadline - time.monotonic() >= limits.record_s / 10:
+            return
+        facts = log.to_dict() | {"lockouts": [lockout.to_dict() for lockout in lockouts]}
+        shout("enforcement not recorded", facts, error)
+        if interrupted:
+            raise error
+        raise EnforcementNotRecorded(
+            log,
+            f"enforcement {log.enforcement_id} of account {log.account_id} ({log.rule_id}, {log.action}) was "
+            f"carried out but not recorded: {error}",
+        ) from error
 
-    for attempt in range(_ATTEMPTS):
-        left = deadline - time.monotonic()
-        quick = first if attempt == 0 and len(lockouts) <= (0 if in_flight else 1) else None
+    if tried is not None:
+        judge(tried.error, 1)
+    for attempt in range(1 if tried is None else 2, _ATTEMPTS + 1):
         try:
-            written: EnforcementLog = yield Step(max(left, 0.001), write, quick)
-            return written
+            written: EnforcementLog = yield Step(max(deadline - time.monotonic(), 0.001), write)
         except GeneratorExit:
             raise
         except BaseException as error:
-            if isinstance(error, (InvalidValue, NestedTransaction)) and not in_flight:
-                raise  # the caller's mistake, told as it is; after an enforcement it must not cost the record
-            log = log or outcome()
-            interrupted = not isinstance(error, Exception)  # Ctrl-C, or the end of the event loop
-            # The rest of the time is for finding out what a lost reply meant; there may be none left.
-            if interrupted or attempt + 1 == _ATTEMPTS or deadline - time.monotonic() < limits.record_s / 10:
-                facts = log.to_dict() | {"lockouts": [lockout.to_dict() for lockout in lockouts]}
-                shout("enforcement not recorded", facts, error)
-                if interrupted:
-                    raise
-                raise EnforcementNotRecorded(
-                    log,
-                    f"enforcement {log.enforcement_id} of account {log.account_id} ({log.rule_id}, {log.action}) was "
-                    f"carried out but not recorded: {error}",
-                ) from error
+            judge(error, attempt)
+        else:
+            return written
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def written_before(tx: Transaction, log: EnforcementLog) -> bool:
+    """Whether an earlier attempt has written `log` after all; it then has its id."""
+    found = tx.enforcements.find_recorded(log)
+    if found is not None:
+        log.id = found
+    return found is not None
+
+
+def lock_all(tx: Transaction, lockouts: Sequence[Lockout]) -> None:
+    """Never shortens one, so a second time does no harm."""
+    for lockout in lockouts:
+        lock(tx, lockout)
 
 
 def lock(tx: Transaction, lockout: Lockout) -> None:

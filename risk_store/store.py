@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from risk_store import schema
 from risk_store.alerts import Thresholds
-from risk_store.deadlines import answered_by, cut_off_at
+from risk_store.deadlines import answered_by, cut_off_at, left_until
 from risk_store.enforcement import NOT_ASKED, Enforcement, EnforcementContext, LiveEnforcements, NotAsked, OnAlert
 from risk_store.engines import (
     BUSY_TIMEOUT_S,
@@ -38,7 +38,7 @@ from risk_store.interrupted import Interrupted
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.models.base import utc_now
 from risk_store.recorders import Recorders
-from risk_store.recording import Limits, Step, recording, run_steps
+from risk_store.recording import Limits, Tried, lock_all, recording, run_steps, written_before
 from risk_store.repositories import Transaction
 from risk_store.repositories.outcomes import Outcome, write_apart, write_together
 from risk_store.repositories.rollup import RollUpRepository
@@ -209,7 +209,7 @@ class RiskStore:
             lock_until=lock_until,
             exclusive=exclusive,
             write=self._write,
-            write_outcome=self._send_ended if self._records_by_driver and not self._is_sqlite else None,
+            send_ended=self._send_ended if self._records_by_driver and not self._is_sqlite else None,
             context=self._context,
         )
 
@@ -219,13 +219,21 @@ class RiskStore:
         The same path that :meth:`enforce` ends with. The log gets an enforcement_id if it has none, so that calling
         again with it after an error never doubles the row. Raises InvalidValue, EnforcementNotRecorded.
         """
-        if not self._records_by_driver:
-            log.check_writable()  # else the first step does, before anything else
         if not log.enforcement_id:
             log.enforcement_id = uuid.uuid4().hex
         lockouts = [] if lockout is None else [lockout]
-        steps = recording(lambda: log, lockouts, self._context.limits, in_flight=False)
-        return run_steps(steps, self._write, self._write_outcome if self._records_by_driver else None)
+        tried = None
+        if self._records_by_driver:
+            deadline = time.monotonic() + self._context.limits.record_s
+            try:
+                return self._record_by_driver(log, lockouts, deadline)
+            except BaseException as error:
+                tried = Tried(error, log, deadline)
+        else:
+            log.check_writable()
+        return run_steps(
+            recording(lambda: log, lockouts, self._context.limits, in_flight=False, tried=tried), self._write
+        )
 
     def interrupted(self) -> list[Interrupted]:
         """Enforcements that have begun and whose process is gone: nobody will finish them. Those of other hosts, of
@@ -339,7 +347,7 @@ class RiskStore:
                     return
                 # Without a generator more: an order event costs two or three dozen microseconds.
                 writer = self._take_writer()
-                patience_s = max(0.0, deadline - time.monotonic()) if bounded else BUSY_TIMEOUT_S
+                patience_s = left_until(deadline) if bounded else BUSY_TIMEOUT_S
                 if writer.get_execution_options().get("busy_timeout_s") != patience_s:
                     writer.execution_options(busy_timeout_s=patience_s)
                 try:
@@ -355,26 +363,24 @@ class RiskStore:
 
     def _make_wal(self, deadline: float) -> None:
         if not self._wal_is_set:
-            self._wal_is_set = set_wal(self._engine, max(0.0, deadline - time.monotonic()) / 2)
+            self._wal_is_set = set_wal(self._engine, left_until(deadline) / 2)
 
     # One finished enforcement: log row and lockout, without a transaction's repositories. What fails here is tried
     # again by `recording` in the general way, which first looks whether it was written after all.
 
-    def _write_outcome(self, step: Step) -> EnforcementLog:
-        assert step.outcome is not None
-        outcome = step.outcome(self._engine.dialect, self._clock)
+    def _record_by_driver(self, log: EnforcementLog, lockouts: Sequence[Lockout], deadline: float) -> EnforcementLog:
+        outcome = Outcome(self._engine.dialect, log, lockouts, self._clock)
         self._check_not_nested()
-        deadline = time.monotonic() + step.timeout_s
         if self._closed or self._verdict is None:
             with answered_by(deadline):
-                self._check_ready(step.timeout_s)
+                self._check_ready(left_until(deadline))
         queue: WriterQueue | AccountQueue = self._queue if self._is_sqlite else self._records
         place = Place(outcome)
         try:
             try:
-                queue.enter(place, step.timeout_s)
+                queue.enter(place, left_until(deadline))
                 if not place.settled:
-                    return self._write_in_turn(queue, place, step, deadline)
+                    self._write_in_turn(queue, place, lockouts, deadline)
             finally:
                 queue.leave(place)
         except BaseException:
@@ -383,24 +389,25 @@ class RiskStore:
         return outcome.told()
 
     def _write_in_turn(
-        self, queue: WriterQueue | AccountQueue, place: Place, step: Step, deadline: float
-    ) -> EnforcementLog:
+        self, queue: WriterQueue | AccountQueue, place: Place, lockouts: Sequence[Lockout], deadline: float
+    ) -> None:
         """By a thread that may write: with what waits behind it, or by itself if such an attempt has failed."""
         if not place.alone:
             try:
                 (self._write_together if self._is_sqlite else self._send_together)(place, deadline)
+                return
             except Exception:
                 if not place.taken:
                     raise
                 # Whose row it was that failed does not matter: each goes by itself now, this one first, and in the
                 # general way, since nobody knows what a failed COMMIT did.
                 queue.go_alone(place)
-            else:
-                outcome: Outcome = place.job
-                return outcome.told()
+        outcome: Outcome = place.job
         with self._transaction(deadline, bounded=True) as tx:
-            written: EnforcementLog = step.work(tx)
-        return written
+            lock_all(tx, lockouts)
+            if not written_before(tx, outcome.log):
+                tx.enforcements.add(outcome.log)
+            outcome.log_id = outcome.log.id
 
     def _write_together(self, place: Place, deadline: float) -> None:
         """This thread's rows, and those of the threads that wait behind it, in one transaction: one fsync for all.
@@ -414,7 +421,7 @@ class RiskStore:
             self._thread.writing = True
             try:
                 writer = self._take_writer()
-                set_busy_timeout(writer, max(0.0, deadline - time.monotonic()))
+                set_busy_timeout(writer, left_until(deadline))
                 cursor: Any = writer.connection.cursor()
                 cursor.execute("BEGIN IMMEDIATE")
                 place.job.write(cursor)
@@ -449,19 +456,17 @@ class RiskStore:
                 place.job.write(recorder.cursor)
             place.committed = True
 
-    def _send_ended(self, step: Step) -> EnforcementLog:
+    def _send_ended(self, latest: Callable[[], EnforcementLog], deadline: float) -> EnforcementLog:
         """The end of an enforcement on a server: one statement instead of a transaction of five.
 
         Not with others: its time runs until it is sent, so it waits for nobody.
         """
-        assert step.outcome is not None
         self._check_not_nested()
-        deadline = time.monotonic() + step.timeout_s
         if self._closed or self._verdict is None:
             with answered_by(deadline):
-                self._check_ready(step.timeout_s)
+                self._check_ready(left_until(deadline))
         with translated(self._url, self._engine.dialect.loaded_dbapi), self._recorders.one(deadline) as recorder:
-            outcome = step.outcome(recorder.dialect, self._clock)
+            outcome = Outcome(recorder.dialect, latest(), [], self._clock, in_flight=True)
             outcome.write(recorder.cursor)
         return outcome.told()
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from risk_store.deadlines import left_until
 from risk_store.errors import StoreBusy
 
 __all__ = ["AccountQueue", "Place", "WriterQueue"]
@@ -98,7 +99,7 @@ class WriterQueue:
             gate.acquire()
             self._waiting.append(place)
         deadline = time.monotonic() + timeout_s
-        while gate.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        while gate.acquire(timeout=left_until(deadline)):
             if place.settled or self._has_turn is place:
                 return
         with self._mutex:
@@ -203,7 +204,7 @@ class AccountQueue:
             gate.acquire()
             self._waiting.append(place)
         deadline = time.monotonic() + timeout_s
-        while gate.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        while gate.acquire(timeout=left_until(deadline)):
             if place.settled or place in self._running:
                 return
         with self._mutex:

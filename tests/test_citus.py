@@ -442,7 +442,7 @@ def test_a_record_and_its_lockout_go_to_one_shard_and_commit_in_one_phase(citus_
             assert tx.lockouts.is_locked(7)
         dialect = store.engine.dialect
     for statement in (SET.on(dialect), INSERT.on(dialect)):
-        values: dict[str, Any] = {name: None for name, _, _ in statement.taken} | dict(statement.fixed)
+        values: dict[str, Any] = {name: None for name, *_ in statement.taken} | dict(statement.fixed)
         asked = values | {"account_id": 7, "at": NOW, "is_locked": True, "success": True}
         assert shards_asked(citus_store_url, statement.sql, asked) == [1]
 
@@ -479,6 +479,29 @@ def test_order_position_and_trade_events_of_an_account_go_to_one_shard(
     statements = take()
     assert len(statements) > 25
     assert spread(citus_store_url, statements) == {}
+
+
+def test_an_order_told_of_with_another_account_is_another_order_and_the_first_stays_as_it_was(
+    citus_store_url: str,
+) -> None:
+    with RiskStore(citus_store_url) as store:
+        with store.begin() as tx:
+            tx.orders.apply(an_event(1, account_id=7))
+        with store.begin() as tx:
+            tx.orders.apply(an_event(1, account_id=8, stop_price=20995.0))
+            of_another = Order(
+                id=1,
+                account_id=9,
+                contract_id="X",
+                type=OrderType.STOP,
+                side=OrderSide.SELL,
+                size=1,
+                state=OrderState.ACTIVE,
+            )
+            assert tx.orders.save(of_another).account_id == 9
+        with store.read() as tx:
+            stops = {order.account_id: order.stop_price for order in tx.orders.working()}
+            assert stops == {7: 20990.0, 8: 20995.0, 9: None}
 
 
 def test_the_reports_of_an_account_go_to_one_shard(

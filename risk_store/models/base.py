@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import cache
 from inspect import Parameter, Signature
-from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, MappedAsDataclass, class_mapper, mapped_column
@@ -80,16 +80,6 @@ OrderStateCode = Annotated[OrderState, mapped_column(IntCode(OrderState))]
 PositionTypeCode = Annotated[PositionType, mapped_column(IntCode(PositionType))]
 
 
-class _Form(NamedTuple):
-    """How objects of a model are made."""
-
-    names: frozenset[str]
-    required: frozenset[str]
-    factories: Sequence[tuple[str, Callable[[], Any]]]
-    defaults: Mapping[str, Any]
-    checks: bool
-
-
 def _is_optional(field: dataclasses.Field[Any]) -> bool:
     return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
@@ -108,20 +98,34 @@ def _signature(model: Any) -> Signature:
     )
 
 
+_NOT_GIVEN = object()
+
+
 @cache
-def _form(model: Any) -> _Form:
-    fields = dataclasses.fields(model)
-    factories = [(f.name, f.default_factory) for f in fields if f.default_factory is not dataclasses.MISSING]
-    names, required = {f.name for f in fields}, {f.name for f in fields if not _is_optional(f)}
+def _filler(model: Any) -> Callable[..., None]:
+    """A function with the parameters of the dataclass's own ``__init__``, written out as that one is, which puts them
+    into an object's ``__dict__``."""
+    names: dict[str, Any] = {"not_given": _NOT_GIVEN}
+    parameters, lines = ["values", "/"], []
     blank = class_mapper(model).class_manager.new_instance()  # which has no value, and tells the default of each
-    defaults = {name: getattr(blank, name) for name in names - required - {name for name, _ in factories}}
-    return _Form(
-        frozenset(names),
-        frozenset(required),
-        factories,
-        defaults if model.written_whole else {},
-        hasattr(model, "__post_init__"),
-    )
+    for field in sorted(dataclasses.fields(model), key=lambda field: bool(field.kw_only)):
+        if field.kw_only and "*" not in parameters:
+            parameters.append("*")
+        name, default, put = field.name, "not_given", f"values[{field.name!r}] = {field.name}"
+        if field.default_factory is not dataclasses.MISSING:
+            names[f"make_{name}"] = field.default_factory
+            put = f"values[{name!r}] = make_{name}() if {name} is not_given else {name}"
+        elif model.written_whole and _is_optional(field):
+            default = f"default_{name}"
+            names[default] = getattr(blank, name)
+        elif _is_optional(field):
+            put = f"if {name} is not not_given: {put}"
+        parameters.append(f"{name}={default}" if _is_optional(field) else name)
+        lines.append(f"    {put}")
+    exec("\n".join([f"def fill({', '.join(parameters)}):", *lines]), names)  # of our own fields alone
+    fill: Callable[..., None] = names["fill"]
+    fill.__qualname__ = f"{model.__name__}.__init__"  # what a TypeError names
+    return fill
 
 
 def quick_init(self: Any, *args: Any, **given: Any) -> None:
@@ -131,16 +135,8 @@ def quick_init(self: Any, *args: Any, **given: Any) -> None:
     default, so that a listener hears of each change. Of a new object nothing has changed: it is written as it stands.
     """
     model: Any = type(self)
-    form = _form(model)
-    if args or not form.required <= given.keys() <= form.names:
-        given = dict(
-            model.__signature__.bind(*args, **given).arguments
-        )  # by position; or raises TypeError, which names it
-    for name, factory in form.factories:
-        if name not in given:
-            given[name] = factory()
-    vars(self).update(form.defaults, **given)
-    if form.checks:
+    _filler(model)(self.__dict__, *args, **given)
+    if hasattr(self, "__post_init__"):
         self.__post_init__()
 
 

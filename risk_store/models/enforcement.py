@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from types import NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -104,6 +105,8 @@ class EnforcementLog(Base, kw_only=False):
     @staticmethod
     def check_values(values: Mapping[str, Any]) -> None:
         """The same of the values of a row."""
+        if _are_plain(*_CHECKED_OF(values)):
+            return
         if not 1 <= _whole("account_id", values["account_id"]) <= INT64_MAX:
             raise InvalidValue("account_id", values["account_id"], "an account id from 1 to 2**63 - 1")
         for field in ("rule_id", "action", "reason"):
@@ -144,6 +147,25 @@ _CHECKED = (
     *("account_id", "rule_id", "action", "reason", "success"),
     *("positions_closed", "orders_canceled", "execution_time_ms"),
 )
+_CHECKED_OF = itemgetter(*_CHECKED)
+
+
+def _are_plain(
+    account: Any, rule: Any, action: Any, reason: Any, success: Any, positions: Any, orders: Any, time: Any
+) -> bool:
+    """Whether they are as they nearly always are, and so need not be looked at one by one."""
+    return (
+        type(account) is type(positions) is type(orders) is int
+        and type(rule) is type(action) is type(reason) is str
+        and (success is True or success is False)
+        and (time is None or (type(time) is int and time >= 0))
+        and 0 < account <= INT64_MAX
+        and positions >= 0
+        and orders >= 0
+        and rule != "" != action
+        and reason != ""
+        and is_plain_text(rule + action)
+    )
 
 
 def _whole(field: str, value: object) -> int:

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from risk_store.repositories.lane import Prepared, encode_column
+from risk_store.repositories.encoding import encode_column
+from risk_store.repositories.lane import Prepared
 
 __all__ = ["CHUNK", "Bulk", "copy_into"]
 
@@ -72,7 +73,7 @@ class Bulk:
                 rows = zip(*columns, strict=True)
                 self._insert.execute(connection, [dict(zip(self._columns, row, strict=True)) for row in rows])
             else:
-                sent = [encode_column(self._type(key), by_name[key], dialect) for _, key, _ in compiled.taken]
+                sent = [encode_column(self._type(key), by_name[key], dialect) for _, key, *_ in compiled.taken]
                 connection.exec_driver_sql(compiled.sql, list(zip(*sent, strict=True)))
 
     def _copy(self, connection: sa.Connection, parts: Iterable[Columns]) -> None:

@@ -10,7 +10,7 @@ printed by `python -m benchmarks`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -19,11 +19,10 @@ from sqlalchemy.orm import Session
 from risk_store.columns import CheckedType
 from risk_store.errors import InvalidValue, StoreClosed
 from risk_store.models import Base
+from risk_store.repositories.encoding import Taken, encoder, row_encoder
 from risk_store.sharding import is_distributed
 
-__all__ = ["Compiled", "Lane", "Prepared", "encode_column", "encoder"]
-
-Convert = Callable[[Any], Any]
+__all__ = ["Compiled", "Lane", "Prepared"]
 
 
 class Prepared:
@@ -73,60 +72,32 @@ class Prepared:
 
     def _compile(self, dialect: sa.Dialect) -> Compiled:
         compiled = self._of(dialect).compile(dialect=dialect, column_keys=self._columns)
-        taken, fixed = {}, {}
+        parameters, fixed = {}, {}
         for bind, name in compiled.bind_names.items():
-            convert = encoder(bind.type, dialect)
             if bind.required:
-                taken[name] = (name, bind.key, convert)
+                as_is = bind.type.as_is_on(dialect) if isinstance(bind.type, CheckedType) else None
+                parameters[name] = Taken(name, bind.key, encoder(bind.type, dialect), as_is)
             else:  # a value that is part of the statement
-                value = bind.effective_value
-                fixed[name] = value if value is None or convert is None else convert(value)
-                taken[name] = (name, name, None)
+                value, encode = bind.effective_value, encoder(bind.type, dialect)
+                fixed[name] = value if value is None or encode is None else encode(value)
+                parameters[name] = Taken(name, name, None, None)
         names = compiled.positiontup  # where the driver takes values by position, some of them more than once
-        return Compiled(compiled.string, [taken[name] for name in names or taken], fixed, names is not None)
-
-
-def encoder(type_: Any, dialect: sa.Dialect) -> Convert | None:
-    """What makes of a value that is not None the one that the driver takes."""
-    if isinstance(type_, CheckedType):  # whose own processor would ask once more whether it is None
-        return type_.encoder(dialect)
-    processor: Convert | None = type_.dialect_impl(dialect).bind_processor(dialect)
-    return processor
-
-
-def encode_column(type_: Any, values: Sequence[Any], dialect: sa.Dialect) -> Iterable[Any]:
-    """What :func:`encoder` makes of each value of a column; of None, None."""
-    if isinstance(type_, CheckedType):
-        return type_.encode_column(values, dialect)
-    encode = encoder(type_, dialect)
-    if encode is None or {*map(type, values)} <= {bool}:  # which each driver takes
-        return values
-    return [None if value is None else encode(value) for value in values]
+        taken, by_position = [parameters[name] for name in names or parameters], names is not None
+        values = row_encoder(taken, fixed, by_position=by_position)
+        return Compiled(compiled.string, taken, fixed, by_position, values)
 
 
 class Compiled(NamedTuple):
     """A statement in the driver's own SQL, and what makes its values those that the driver takes."""
 
     sql: str
-    taken: Sequence[tuple[str, str, Convert | None]]
-    """Of each parameter, in the driver's order, its name in the SQL, its key, and what converts it for the driver."""
+    taken: Sequence[Taken]
+    """Its parameters, in the driver's order."""
     fixed: Mapping[str, Any]
+    """The values that are part of the statement, by key."""
     by_position: bool
-
-    def values(self, parameters: Mapping[str, Any]) -> Any:
-        """Raises InvalidValue for a value that its column cannot keep."""
-        given = {**parameters, **self.fixed} if self.fixed else parameters
-        if self.by_position:
-            return tuple(
-                [
-                    value if (value := given[key]) is None or convert is None else convert(value)
-                    for _, key, convert in self.taken
-                ]
-            )
-        return {
-            name: value if (value := given[key]) is None or convert is None else convert(value)
-            for name, key, convert in self.taken
-        }
+    values: Callable[[Mapping[str, Any]], Any]
+    """What the driver takes, of the parameters by key. Raises InvalidValue for a value that its column cannot keep."""
 
 
 class Lane:

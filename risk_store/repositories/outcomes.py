@@ -89,7 +89,7 @@ class Outcome:
 
     def told(self) -> EnforcementLog:
         """The log with its id: once it is durable."""
-        self.log.id = self.log_id
+        vars(self.log)["id"] = self.log_id  # the database's, so there is no change to note, which takes 2 µs
         return self.log
 
 
@@ -109,7 +109,7 @@ def write_apart(dialect: sa.Dialect, cursor: Any, outcome: Outcome) -> None:
             (SET.on(dialect), first, lockout | {"at": lockout["locked_at"]}),
             (INSERT.on(dialect), cursor, log),
         ):
-            sender.execute(on.sql, {name: {**on.fixed, **given}[key] for name, key, _ in on.taken})
+            sender.execute(on.sql, {name: {**on.fixed, **given}[key] for name, key, *_ in on.taken})
     outcome.log_id = cursor.fetchone()[0]
 
 

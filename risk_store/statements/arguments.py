@@ -32,6 +32,8 @@ def instant(field: str, value: datetime) -> datetime:
     Traceback (most recent call last):
     risk_store.errors.InvalidValue: since: datetime.datetime(2025, 10, 21, 0, 0) is not an instant with a time zone...
     """
+    if type(value) is datetime and value.tzinfo is UTC:
+        return value
     expected = "an instant with a time zone, such as datetime.now(UTC)"
     if not isinstance(value, datetime) or value.utcoffset() is None:
         raise InvalidValue(field, value, expected)

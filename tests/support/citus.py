@@ -248,14 +248,6 @@ def _answering(url: str) -> psycopg.Connection[Any]:
             return connection
 
 
-# What the contract suite promises and a cluster does not (docs/scaling.md).
-_BY_ACCOUNT = "on a cluster an order is known by its account and its id: told of with another account it is another one"
-DIFFERS = {
-    "test_an_order_is_never_moved_to_another_account": _BY_ACCOUNT,
-    "test_the_reply_to_a_placement_fills_what_the_faster_stream_left_out": _BY_ACCOUNT,
-}
-
-
 # One database for all tests of a run: what a test finds there is made ready, and what it leaves is removed.
 
 

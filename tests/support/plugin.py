@@ -164,8 +164,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         asked = any(isinstance(value, str) and value.startswith("citus") for value in parameters.values())
         if asked or "citus_cluster" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.citus)
-            if reason := citus.DIFFERS.get(getattr(item, "originalname", "")):
-                item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outermost: pytest's own hook has set `wasxfail` by then

@@ -1,0 +1,83 @@
+"""What makes of Python values those that a driver takes, for statements sent as the driver's own SQL."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from risk_store.columns import CheckedType
+
+__all__ = ["Taken", "encode_column", "encoder", "row_encoder"]
+
+Encode = Callable[[Any], Any]
+
+
+class Taken(NamedTuple):
+    """A parameter as a statement takes it."""
+
+    name: str
+    """In the SQL."""
+    key: str
+    """In what the statement is given."""
+    encode: Encode | None
+    """What makes of a value that is not None the one that the driver takes."""
+    as_is: str | None
+    """The values which that leaves as they are: see :attr:`CheckedType.as_is`."""
+
+
+def encoder(type_: Any, dialect: sa.Dialect) -> Encode | None:
+    """What makes of a value that is not None the one that the driver takes."""
+    if isinstance(type_, CheckedType):  # whose own processor would ask once more whether it is None
+        return type_.encoder(dialect)
+    processor: Encode | None = type_.dialect_impl(dialect).bind_processor(dialect)
+    return processor
+
+
+def encode_column(type_: Any, values: Sequence[Any], dialect: sa.Dialect) -> Iterable[Any]:
+    """What :func:`encoder` makes of each value of a column; of None, None."""
+    if isinstance(type_, CheckedType):
+        return type_.encode_column(values, dialect)
+    encode = encoder(type_, dialect)
+    if encode is None or {*map(type, values)} <= {bool}:  # which each driver takes
+        return values
+    return [None if value is None else encode(value) for value in values]
+
+
+def row_encoder(
+    taken: Sequence[Taken], fixed: Mapping[str, Any], *, by_position: bool
+) -> Callable[[Mapping[str, Any]], Any]:
+    """One function for all parameters of a statement: what the driver takes, from what is given by key.
+
+    An order event has 25 values, and a call for each would cost more than all else that is done with them. So the
+    function is written out, as a dataclass's `__init__` is, and looks at the usual values in place.
+
+    >>> taken = [Taken("a", "x", str.upper, None), Taken("b", "y", str.upper, "type({v}) is int")]
+    >>> encode = row_encoder(taken, {}, by_position=True)
+    >>> encode({"x": "one", "y": 2}), encode({"x": None, "y": "two"})
+    (('ONE', 2), (None, 'TWO'))
+    """
+    names: dict[str, Any] = {"datetime": datetime, "UTC": UTC, "inf": math.inf}
+    lines, values = ["def encode(given):"], {}
+    for n, each in enumerate(taken):
+        if each.key in values:
+            continue  # taken more than once
+        value = values[each.key] = f"value_{n}"
+        if each.key in fixed:
+            names[value] = fixed[each.key]
+            continue
+        lines.append(f"    {value} = given[{each.key!r}]")
+        if each.encode is not None:
+            names[f"encode_{n}"] = each.encode
+            usual = f"not ({each.as_is.format(v=value)}) and " if each.as_is else ""
+            lines.append(f"    if {usual}{value} is not None: {value} = encode_{n}({value})")
+    if by_position:
+        lines.append(f"    return ({''.join(f'{values[each.key]}, ' for each in taken)})")
+    else:
+        lines.append(f"    return {{{', '.join(f'{each.name!r}: {values[each.key]}' for each in taken)}}}")
+    exec("\n".join(lines), names)  # of our own columns alone
+    encode: Callable[[Mapping[str, Any]], Any] = names["encode"]
+    return encode
