@@ -20,14 +20,15 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
 
 from risk_store.alerts import Alert, AlertLevel, Thresholds
 from risk_store.columns import INT64_MAX
+from risk_store.deadlines import left_until
 from risk_store.errors import (
     EnforcementInProgress,
     EnforcementNotRecorded,
@@ -37,7 +38,19 @@ from risk_store.errors import (
 )
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.owner import RUNNING, OwnerState, this_process
-from risk_store.recording import Limits, Step, Steps, Tried, Write, lock, recording, run_steps, shout, text_of
+from risk_store.recording import (
+    Limits,
+    Step,
+    Steps,
+    Tried,
+    Write,
+    lock,
+    lock_all,
+    recording,
+    run_steps,
+    shout,
+    text_of,
+)
 from risk_store.repositories import Transaction
 from risk_store.settings import configured_thresholds
 from risk_store.statements import arguments
@@ -54,6 +67,7 @@ __all__ = [
     "LiveEnforcements",
     "NotAsked",
     "OnAlert",
+    "ShortWay",
 ]
 
 logger = logging.getLogger("risk_store.enforcement")
@@ -106,6 +120,16 @@ class Meter(Protocol):
     def observe(self, log: EnforcementLog) -> object: ...
 
     def write_error(self, operation: str) -> object: ...
+
+
+class ShortWay(NamedTuple):
+    """How a store writes the beginning and the end of an enforcement with less than a transaction of the repositories.
+
+    Each by a deadline of ``time.monotonic()``; what fails is tried again in a transaction.
+    """
+
+    begin: Callable[[EnforcementInFlight, Sequence[Lockout], float], None]
+    end: Callable[[Callable[[], EnforcementLog], float], EnforcementLog]
 
 
 OnAlert = Callable[[Alert], object]
@@ -185,7 +209,7 @@ class EnforcementCore:
             self._facts.update(self.details)
         elif self.details is not None and not isinstance(self.details, str):
             raise InvalidValue("details", self.details, "a mapping of facts, text, or None")
-        self._log_row(success=True).check_writable()
+        EnforcementLog.check_asked(self.account_id, self.rule_id, self.action, self.reason)
         self._details()
         if self.lock_until is not NOT_ASKED:
             self._lockouts.append(self._lockout(self.lock_until, self.reason))
@@ -205,7 +229,7 @@ class EnforcementCore:
 
     # What is written before, within and after the block
 
-    def _beginning(self) -> Steps[None]:
+    def _beginning(self, short_way: ShortWay | None = None) -> Steps[None]:
         """The intent, and the lockout that was asked for. A store in trouble is no reason not to begin."""
         if self._pid is not None:
             raise InvalidValue(
@@ -216,7 +240,7 @@ class EnforcementCore:
         self.context.live.enter(self.account_id, self.rule_id, self.enforcement_id, exclusive=self.exclusive)
         self._pid = os.getpid()
         try:
-            yield Step(self.context.limits.intent_s, self._write_intent)
+            yield from self._intending(short_way)
         except GeneratorExit:
             raise
         except (EnforcementInProgress, NestedTransaction):
@@ -233,6 +257,21 @@ class EnforcementCore:
         else:
             self._lockouts.clear()
 
+    def _intending(self, short_way: ShortWay | None) -> Steps[None]:
+        deadline = time.monotonic() + self.context.limits.intent_s
+        if short_way is not None and not self.exclusive:
+            try:
+                short_way.begin(self._in_flight(), self._lockouts, deadline)
+                return
+            except NestedTransaction:
+                raise
+            except Exception:
+                if left_until(deadline) < self.context.limits.intent_s / 10:
+                    raise
+            yield Step(left_until(deadline), lambda tx: self._write_intent(tx, again=True))
+        else:
+            yield Step(self.context.limits.intent_s, self._write_intent)
+
     def _leave(self) -> None:
         self.context.live.leave(self.account_id, self.rule_id, self.enforcement_id)
 
@@ -248,15 +287,8 @@ class EnforcementCore:
             if not isinstance(error, Exception):
                 raise
 
-    def _ending(
-        self,
-        error: BaseException | None,
-        send: Callable[[Callable[[], EnforcementLog], float], EnforcementLog] | None = None,
-    ) -> Steps[None]:
-        """The outcome, whatever it was; an exception of the block's own is never replaced.
-
-        By `send` first, if there is one and no lockout is left to be written.
-        """
+    def _ending(self, error: BaseException | None, short_way: ShortWay | None = None) -> Steps[None]:
+        """The outcome, whatever it was; an exception of the block's own is never replaced."""
         if self._pid != os.getpid():
             return  # a child that was forked in the block: the enforcement is its parent's
         if error is not None:  # Ctrl-C and task cancel too: the position may be open
@@ -268,10 +300,10 @@ class EnforcementCore:
 
         limits, tried = self.context.limits, None
         try:
-            if send is not None and not self._lockouts:
+            if short_way is not None and not self._lockouts:  # else some are left to be written
                 deadline = time.monotonic() + limits.record_s
                 try:
-                    self.log = send(latest, deadline)
+                    self.log = short_way.end(latest, deadline)
                     return
                 except BaseException as failure:
                     tried = Tried(failure, self._ended, deadline)
@@ -283,22 +315,26 @@ class EnforcementCore:
         finally:
             self._leave()
 
-    def _write_intent(self, tx: Transaction) -> None:
+    def _write_intent(self, tx: Transaction, *, again: bool = False) -> None:
         if self.exclusive:
             self._refuse_second(tx)
-        for lockout in self._lockouts:
-            lock(tx, lockout)
-        tx.enforcements.start(
-            EnforcementInFlight(
-                account_id=self.account_id,
-                enforcement_id=self.enforcement_id,
-                rule_id=self.rule_id,
-                action=self.action,
-                reason=self.reason,
-                details=self._details(),
-                started_at=self._timestamp,
-                **asdict(this_process()),
-            )
+        lock_all(tx, self._lockouts)
+        (tx.enforcements.start_again if again else tx.enforcements.start)(self._in_flight())
+
+    def _in_flight(self) -> EnforcementInFlight:
+        owner = this_process()
+        return EnforcementInFlight(
+            account_id=self.account_id,
+            enforcement_id=self.enforcement_id,
+            rule_id=self.rule_id,
+            action=self.action,
+            reason=self.reason,
+            details=self._details(),
+            started_at=self._timestamp,
+            host=owner.host,
+            boot_id=owner.boot_id,
+            pid=owner.pid,
+            process_started=owner.process_started,
         )
 
     def _take_back_intent(self, tx: Transaction) -> None:
@@ -380,22 +416,18 @@ class EnforcementCore:
         orders_canceled = self._count("orders_canceled", failures)
         if took_ms > self.context.thresholds.timeout_ms:
             failures.insert(0, f"timed out after {took_ms} ms (limit {self.context.thresholds.timeout_ms} ms)")
-        log = self._log_row(success=not failures)
-        log.error_message = "; ".join(failures) or None
-        log.positions_closed = positions_closed
-        log.orders_canceled = orders_canceled
-        log.timestamp = self._timestamp
-        log.execution_time_ms = took_ms
-        log.details = self._details()
-        return log
-
-    def _log_row(self, success: bool) -> EnforcementLog:
         return EnforcementLog(
             account_id=self.account_id,
             rule_id=self.rule_id,
             action=self.action,
             reason=self.reason,
-            success=success,
+            success=not failures,
+            error_message="; ".join(failures) or None,
+            positions_closed=positions_closed,
+            orders_canceled=orders_canceled,
+            timestamp=self._timestamp,
+            execution_time_ms=took_ms,
+            details=self._details(),
             enforcement_id=self.enforcement_id,
         )
 
@@ -444,8 +476,7 @@ class Enforcement(EnforcementCore):
     """
 
     write: Write
-    send_ended: Callable[[Callable[[], EnforcementLog], float], EnforcementLog] | None = None
-    """Writes the latest outcome by a deadline, where there is a shorter way than a transaction."""
+    short_way: ShortWay | None = None
 
     def lock_out(self, until: datetime | None = None, reason: str | None = None) -> None:
         """Locks the account now, in a transaction of its own; `until` None is until released.
@@ -457,7 +488,7 @@ class Enforcement(EnforcementCore):
 
     def __enter__(self) -> Self:
         limit = time.monotonic() + self.context.thresholds.timeout_ms / 1000
-        run_steps(self._beginning(), self.write)
+        run_steps(self._beginning(self.short_way), self.write)
         self._call = self._watched(limit)
         return self
 
@@ -466,7 +497,7 @@ class Enforcement(EnforcementCore):
     ) -> None:
         self._call.cancel()
         try:
-            run_steps(self._ending(error, self.send_ended), self.write)
+            run_steps(self._ending(error, self.short_way), self.write)
         finally:
             self._tell_of_end()
 

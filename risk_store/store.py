@@ -22,7 +22,15 @@ from sqlalchemy.orm import Session
 from risk_store import schema
 from risk_store.alerts import Thresholds
 from risk_store.deadlines import answered_by, cut_off_at, left_until
-from risk_store.enforcement import NOT_ASKED, Enforcement, EnforcementContext, LiveEnforcements, NotAsked, OnAlert
+from risk_store.enforcement import (
+    NOT_ASKED,
+    Enforcement,
+    EnforcementContext,
+    LiveEnforcements,
+    NotAsked,
+    OnAlert,
+    ShortWay,
+)
 from risk_store.engines import (
     BUSY_TIMEOUT_S,
     database_file,
@@ -37,10 +45,10 @@ from risk_store.errors import NestedTransaction, SchemaMismatch, StoreBusy, Stor
 from risk_store.interrupted import Interrupted
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.models.base import utc_now
-from risk_store.recorders import Recorders
+from risk_store.recorders import Recorder, Recorders
 from risk_store.recording import Limits, Tried, lock_all, recording, run_steps, written_before
 from risk_store.repositories import Transaction
-from risk_store.repositories.outcomes import Outcome, write_apart, write_together
+from risk_store.repositories.outcomes import Intent, Outcome, write_apart, write_together
 from risk_store.repositories.rollup import RollUpRepository
 from risk_store.statements.rollup import end_of_days
 from risk_store.writers import AccountQueue, Place, WriterQueue
@@ -117,13 +125,13 @@ class RiskStore:
         self._is_sqlite = self._url.get_backend_name() == "sqlite"
         # An in-memory database is its one connection: readers share it, and wait for their turn like writers.
         self._in_memory = self._is_sqlite and database_file(self._url) is None
-        self._records_by_driver = (self._is_sqlite and not self._in_memory) or self._engine.driver == "psycopg"
         self._readers = self._engine if self._in_memory else open_engine(self._url, "read", pool_size=pool_size)
         self._queue = WriterQueue()
         self._writer: sa.Connection | None = None
         self._records = AccountQueue(RECORDED_AT_ONCE)
         self._pool_size = pool_size
         self._recorders = Recorders(self._engine, self._context.limits.record_s, pool_size)
+        self._sends_itself = (self._is_sqlite and not self._in_memory) or self._engine.driver == "psycopg"
         self._guard = threading.Lock()
         self._verdict: schema.SchemaStatus | None = None
         self._wal_is_set = not self._is_sqlite or self._in_memory
@@ -209,7 +217,7 @@ class RiskStore:
             lock_until=lock_until,
             exclusive=exclusive,
             write=self._write,
-            send_ended=self._send_ended if self._records_by_driver and not self._is_sqlite else None,
+            short_way=ShortWay(self._send_intent, self._send_ended) if self._sends_itself else None,
             context=self._context,
         )
 
@@ -223,10 +231,10 @@ class RiskStore:
             log.enforcement_id = uuid.uuid4().hex
         lockouts = [] if lockout is None else [lockout]
         tried = None
-        if self._records_by_driver:
+        if self._sends_itself:
             deadline = time.monotonic() + self._context.limits.record_s
             try:
-                return self._record_by_driver(log, lockouts, deadline)
+                return self._send_record(log, lockouts, deadline)
             except BaseException as error:
                 tried = Tried(error, log, deadline)
         else:
@@ -365,31 +373,82 @@ class RiskStore:
         if not self._wal_is_set:
             self._wal_is_set = set_wal(self._engine, left_until(deadline) / 2)
 
-    # One finished enforcement: log row and lockout, without a transaction's repositories. What fails here is tried
-    # again by `recording` in the general way, which first looks whether it was written after all.
+    # Beginnings and ends of enforcements, without a transaction's repositories. What fails here is tried again in the
+    # general way, which first looks whether it was written after all.
 
-    def _record_by_driver(self, log: EnforcementLog, lockouts: Sequence[Lockout], deadline: float) -> EnforcementLog:
+    def _send_record(self, log: EnforcementLog, lockouts: Sequence[Lockout], deadline: float) -> EnforcementLog:
         outcome = Outcome(self._engine.dialect, log, lockouts, self._clock)
+
+        def again(tx: Transaction) -> None:
+            lock_all(tx, lockouts)
+            if not written_before(tx, log):
+                tx.enforcements.add(log)
+            outcome.log_id = log.id
+
+        self._check_sending(deadline)
+        self._send_in_turn(self._queue if self._is_sqlite else self._records, outcome, again, deadline)
+        return outcome.told()
+
+    def _send_intent(self, in_flight: EnforcementInFlight, lockouts: Sequence[Lockout], deadline: float) -> None:
+        """The beginning of an enforcement. On a server not with others: it waits for nobody."""
+        intent = Intent(self._engine.dialect, in_flight, lockouts, self._clock)
+
+        def again(tx: Transaction) -> None:
+            lock_all(tx, lockouts)
+            tx.enforcements.start_again(in_flight)
+
+        self._check_sending(deadline)
+        if self._is_sqlite:
+            self._send_in_turn(self._queue, intent, again, deadline)
+        else:
+            with self._recorder(deadline) as recorder:
+                intent.send(recorder.cursor)
+
+    def _send_ended(self, latest: Callable[[], EnforcementLog], deadline: float) -> EnforcementLog:
+        """The end of an enforcement that has begun. Not with others: its time runs until it is sent."""
+
+        def ended() -> Outcome:
+            return Outcome(self._engine.dialect, latest(), [], self._clock, in_flight=True)
+
+        self._check_sending(deadline)
+        if self._is_sqlite:
+            with self._queue.turn(left_until(deadline)), self._sending(deadline) as cursor:
+                outcome = ended()
+                outcome.write(cursor)
+        else:
+            with self._recorder(deadline) as recorder:
+                outcome = ended()
+                outcome.write(recorder.cursor)
+        return outcome.told()
+
+    def _check_sending(self, deadline: float) -> None:
         self._check_not_nested()
         if self._closed or self._verdict is None:
             with answered_by(deadline):
                 self._check_ready(left_until(deadline))
-        queue: WriterQueue | AccountQueue = self._queue if self._is_sqlite else self._records
-        place = Place(outcome)
+
+    def _send_in_turn(
+        self,
+        queue: WriterQueue | AccountQueue,
+        job: Outcome | Intent,
+        again: Callable[[Transaction], None],
+        deadline: float,
+    ) -> None:
+        """Sends it when its turn comes, unless another thread has taken it along; `again` is the general way."""
+        place = Place(job)
         try:
             try:
                 queue.enter(place, left_until(deadline))
                 if not place.settled:
-                    self._write_in_turn(queue, place, lockouts, deadline)
+                    self._write_in_turn(queue, place, again, deadline)
             finally:
                 queue.leave(place)
         except BaseException:
             queue.leave(place)  # again: Ctrl-C may have broken off the first call
             raise
-        return outcome.told()
 
     def _write_in_turn(
-        self, queue: WriterQueue | AccountQueue, place: Place, lockouts: Sequence[Lockout], deadline: float
+        self, queue: WriterQueue | AccountQueue, place: Place, again: Callable[[Transaction], None], deadline: float
     ) -> None:
         """By a thread that may write: with what waits behind it, or by itself if such an attempt has failed."""
         if not place.alone:
@@ -402,19 +461,26 @@ class RiskStore:
                 # Whose row it was that failed does not matter: each goes by itself now, this one first, and in the
                 # general way, since nobody knows what a failed COMMIT did.
                 queue.go_alone(place)
-        outcome: Outcome = place.job
         with self._transaction(deadline, bounded=True) as tx:
-            lock_all(tx, lockouts)
-            if not written_before(tx, outcome.log):
-                tx.enforcements.add(outcome.log)
-            outcome.log_id = outcome.log.id
+            again(tx)
 
     def _write_together(self, place: Place, deadline: float) -> None:
         """This thread's rows, and those of the threads that wait behind it, in one transaction: one fsync for all.
 
-        By the driver's cursor: SQLAlchemy's begin, commit and statements cost more than the rows. The others
-        are taken along only when the file is ours, so that none waits longer than it would have; they know of nothing
-        until `place` is committed.
+        The others are taken along only when the file is ours, so that none waits longer than it would have; they know
+        of nothing until `place` is committed.
+        """
+        with self._sending(deadline) as cursor:
+            place.job.write(cursor)
+            for follower in self._queue.take(place, MOST_TOGETHER - 1):
+                follower.job.write(cursor)
+        place.committed = True
+
+    @contextmanager
+    def _sending(self, deadline: float) -> Iterator[Any]:
+        """A transaction of the thread that has the turn on an SQLite file: a cursor of the driver's.
+
+        SQLAlchemy's begin, commit and statements cost more than the rows.
         """
         with translated(self._url):
             self._make_wal(deadline)
@@ -424,15 +490,11 @@ class RiskStore:
                 set_busy_timeout(writer, left_until(deadline))
                 cursor: Any = writer.connection.cursor()
                 cursor.execute("BEGIN IMMEDIATE")
-                place.job.write(cursor)
-                for follower in self._queue.take(place, MOST_TOGETHER - 1):
-                    follower.job.write(cursor)
+                yield cursor
                 cursor.execute("COMMIT")
-                place.committed = True
                 cursor.close()
             except BaseException:
-                if not place.committed:
-                    self._drop_writer()
+                self._drop_writer()
                 raise
             finally:
                 self._thread.writing = False
@@ -444,7 +506,7 @@ class RiskStore:
 
         Those who wait are taken along when the connection is there, as many as have come until then.
         """
-        with translated(self._url, self._engine.dialect.loaded_dbapi), self._recorders.one(deadline) as recorder:
+        with self._recorder(deadline) as recorder:
             most = MOST_TOGETHER - 1 if recorder.takes_others else 0
             others = [follower.job for follower in self._records.take(place, most)]
             if not recorder.takes_others:
@@ -456,19 +518,10 @@ class RiskStore:
                 place.job.write(recorder.cursor)
             place.committed = True
 
-    def _send_ended(self, latest: Callable[[], EnforcementLog], deadline: float) -> EnforcementLog:
-        """The end of an enforcement on a server: one statement instead of a transaction of five.
-
-        Not with others: its time runs until it is sent, so it waits for nobody.
-        """
-        self._check_not_nested()
-        if self._closed or self._verdict is None:
-            with answered_by(deadline):
-                self._check_ready(left_until(deadline))
+    @contextmanager
+    def _recorder(self, deadline: float) -> Iterator[Recorder]:
         with translated(self._url, self._engine.dialect.loaded_dbapi), self._recorders.one(deadline) as recorder:
-            outcome = Outcome(recorder.dialect, latest(), [], self._clock, in_flight=True)
-            outcome.write(recorder.cursor)
-        return outcome.told()
+            yield recorder
 
     @contextmanager
     def _connected(self, deadline: float, bounded: bool) -> Iterator[sa.Connection]:

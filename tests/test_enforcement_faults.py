@@ -375,12 +375,18 @@ async def test_connections_that_died_in_the_pool_cost_no_task_its_lockout(
 def test_a_limit_of_thirty_seconds_is_a_limit() -> None:
     """Thirty seconds is also SQLite's own patience, and must not be taken for no limit."""
     with Silence() as url, RiskStore(url, limits=Limits(intent_s=30.0, record_s=30.0)) as store:
-        asked: list[float | None] = []
-        write = store._write
-        store._write = lambda timeout_s: (asked.append(timeout_s), write(0.2))[1]  # type: ignore[method-assign]
+        asked: list[float] = []
+        write, check = store._write, store._check_sending
+        store._write = lambda timeout_s: (asked.append(timeout_s), write(0.2))[1]  # type: ignore[method-assign,arg-type]
+        store._check_sending = lambda deadline: (  # type: ignore[method-assign]
+            asked.append(deadline - time.monotonic()),
+            check(time.monotonic() + 0.2),
+        )[1]
         with pytest.raises(EnforcementNotRecorded), store.enforce(1, "R", "A", "r"):
             pass
-    assert asked[0] == 30.0
+    # The beginning and the end, each by itself and then in transactions: one, and two.
+    assert len(asked) == 5
+    assert all(29 < seconds <= 30 for seconds in asked)
 
 
 # SQLite in trouble
@@ -395,12 +401,11 @@ def test_a_full_disk_does_not_stop_the_block_and_the_record_is_told(
     sqlite_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with RiskStore(f"sqlite:///{sqlite_file}", limits=SHORT) as store:
-        with store.begin() as tx:
-            pages = tx.session.execute(sa.text("PRAGMA page_count")).scalar_one()
 
-        @sa.event.listens_for(store.engine, "begin")
-        def cramp(connection: Any) -> None:
-            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+        @sa.event.listens_for(store.engine, "connect")
+        def cramp(raw: Any, _record: object) -> None:
+            [pages] = raw.execute("PRAGMA page_count").fetchone()
+            raw.execute(f"PRAGMA max_page_count = {pages}")
 
         with (
             pytest.raises(EnforcementNotRecorded, match="full"),

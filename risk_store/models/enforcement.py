@@ -107,14 +107,7 @@ class EnforcementLog(Base, kw_only=False):
         """The same of the values of a row."""
         if _are_plain(*_CHECKED_OF(values)):
             return
-        if not 1 <= _whole("account_id", values["account_id"]) <= INT64_MAX:
-            raise InvalidValue("account_id", values["account_id"], "an account id from 1 to 2**63 - 1")
-        for field in ("rule_id", "action", "reason"):
-            value = values[field]
-            if not isinstance(value, str) or not value:
-                raise InvalidValue(field, value, "text that is not empty; every log row names it")
-            if field != "reason" and storable_text(value) != value:
-                raise InvalidValue(field, value, "text without NUL characters and lone surrogates")
+        EnforcementLog.check_asked(*[values[name] for name in ("account_id", "rule_id", "action", "reason")])
         if not isinstance(values["success"], bool):
             raise InvalidValue("success", values["success"], "True or False")
         for field in ("positions_closed", "orders_canceled"):
@@ -123,6 +116,17 @@ class EnforcementLog(Base, kw_only=False):
         milliseconds = values["execution_time_ms"]
         if milliseconds is not None and _whole("execution_time_ms", milliseconds) < 0:
             raise InvalidValue("execution_time_ms", milliseconds, "whole milliseconds, 0 or more")
+
+    @staticmethod
+    def check_asked(account_id: int, rule_id: str, action: str, reason: str) -> None:
+        """The same of what is known before an enforcement begins."""
+        if not 1 <= _whole("account_id", account_id) <= INT64_MAX:
+            raise InvalidValue("account_id", account_id, "an account id from 1 to 2**63 - 1")
+        for field, value in (("rule_id", rule_id), ("action", action), ("reason", reason)):
+            if not isinstance(value, str) or not value:
+                raise InvalidValue(field, value, "text that is not empty; every log row names it")
+            if field != "reason" and storable_text(value) != value:
+                raise InvalidValue(field, value, "text without NUL characters and lone surrogates")
 
     @staticmethod
     def are_plain(columns: Mapping[str, Sequence[Any]]) -> bool:

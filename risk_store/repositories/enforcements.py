@@ -21,7 +21,15 @@ from risk_store.repositories.unreadable import tell_of_reports
 from risk_store.statements import arguments
 from risk_store.statements import enforcements as statements
 
-__all__ = ["INSERT", "LOG_COLUMNS", "EnforcementLogRepository", "log_values"]
+__all__ = [
+    "INSERT",
+    "LOG_COLUMNS",
+    "START",
+    "TAKE_BACK",
+    "EnforcementLogRepository",
+    "in_flight_values",
+    "log_values",
+]
 
 LOG_COLUMNS = [column.name for column in EnforcementLog.__table__.columns if column.name != "id"]
 IN_FLIGHT_COLUMNS = EnforcementInFlight.__table__.columns.keys()
@@ -37,8 +45,8 @@ INSERT = Prepared(
     LOG_COLUMNS,
 )
 _MANY = Bulk(EnforcementLog.__table__, LOG_COLUMNS)
-_START = Prepared(statements.INSERT_IN_FLIGHT, IN_FLIGHT_COLUMNS)
-_TAKE_BACK = Prepared(statements.DELETE_IN_FLIGHT)
+START = Prepared(statements.INSERT_IN_FLIGHT, IN_FLIGHT_COLUMNS)
+TAKE_BACK = Prepared(statements.DELETE_IN_FLIGHT)
 
 
 class EnforcementLogRepository(Repository):
@@ -202,8 +210,12 @@ class EnforcementLogRepository(Repository):
 
     def start(self, in_flight: EnforcementInFlight) -> None:
         """Writes the intent: this enforcement has begun."""
-        values = {name: getattr(in_flight, name) for name in IN_FLIGHT_COLUMNS}
-        self._run(_START, EnforcementInFlight, values)
+        self._run(START, EnforcementInFlight, in_flight_values(in_flight))
+
+    def start_again(self, in_flight: EnforcementInFlight) -> None:
+        """The same where an earlier attempt may have written it: the reply to its COMMIT may have been lost."""
+        self.take_back(in_flight.account_id, in_flight.enforcement_id)
+        self.start(in_flight)
 
     def finish(self, log: EnforcementLog) -> bool:
         """The in-flight row goes, the log row comes. Returns whether the in-flight row was there.
@@ -302,7 +314,7 @@ class EnforcementLogRepository(Repository):
     def take_back(self, account_id: int, enforcement_id: str) -> bool:
         """Takes an enforcement out of flight, of which nothing is to be told. Returns whether it was there."""
         key = {"account_id": account_id, "enforcement_id": enforcement_id}
-        return self._run(_TAKE_BACK, EnforcementInFlight, key).rowcount == 1
+        return self._run(TAKE_BACK, EnforcementInFlight, key).rowcount == 1
 
     def _report(self, statement: sa.Select[*Ts]) -> Sequence[sa.Row[*Ts]]:
         tell_of_reports(self._session)
@@ -329,6 +341,11 @@ def log_values(log: EnforcementLog, clock: Callable[[], datetime]) -> dict[str, 
     if values["timestamp"] is None:
         values["timestamp"] = log.timestamp = clock()
     return values
+
+
+def in_flight_values(in_flight: EnforcementInFlight) -> dict[str, Any]:
+    """The row as it is to be written."""
+    return {name: getattr(in_flight, name) for name in IN_FLIGHT_COLUMNS}
 
 
 _HELD = itemgetter(*LOG_COLUMNS)

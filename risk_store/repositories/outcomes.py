@@ -1,4 +1,4 @@
-"""One finished enforcement by the driver itself: what ``store.record`` sends at its first attempt.
+"""Enforcements by the driver itself: what ``store.enforce`` and ``store.record`` send at their first attempts.
 
 The values are checked and converted before anybody waits for the database: whoever has the turn may then write the rows
 of other threads among its own (group commit) and runs no code of theirs. What the general way costs more (a
@@ -15,13 +15,20 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from risk_store.models import EnforcementLog, Lockout
-from risk_store.repositories.enforcements import INSERT, LOG_COLUMNS, log_values
+from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
+from risk_store.repositories.enforcements import (
+    INSERT,
+    LOG_COLUMNS,
+    START,
+    TAKE_BACK,
+    in_flight_values,
+    log_values,
+)
 from risk_store.repositories.lane import Prepared
 from risk_store.repositories.lockouts import SET, lockout_values
 from risk_store.statements import outcomes as statements
 
-__all__ = ["Outcome", "write_apart", "write_together"]
+__all__ = ["Intent", "Outcome", "write_apart", "write_together"]
 
 _RECORD, _RECORD_AND_LOCK = Prepared(statements.RECORD), Prepared(statements.RECORD_AND_LOCK)
 _ENDED = Prepared(statements.RECORD_ENDED)
@@ -33,13 +40,45 @@ _OF_LOG = [parameter for _, parameter in _LOG_PARTS]
 _OF_LOCKOUT = [*(parameter for _, parameter in _LOCKOUT_PARTS), "at"]
 
 
+class Intent:
+    """An enforcement that begins, and its lockouts, as the driver takes them. Raises InvalidValue."""
+
+    __slots__ = ("_sent", "account_id", "locks")
+
+    def __init__(
+        self,
+        dialect: sa.Dialect,
+        in_flight: EnforcementInFlight,
+        lockouts: Sequence[Lockout],
+        clock: Callable[[], datetime],
+    ) -> None:
+        locks = _lockout_values(lockouts, clock)
+        self.account_id = in_flight.account_id
+        self.locks = bool(locks)
+        self._sent = _encoded(dialect, [*[(SET, lock) for lock in locks], (START, in_flight_values(in_flight))])
+
+    def write(self, cursor: Any) -> None:
+        """Sends it by a cursor of the driver's, within a transaction unless it is one statement."""
+        for sql, values in self._sent:
+            cursor.execute(sql, values)
+
+    def send(self, cursor: Any) -> None:
+        """Sends it to PostgreSQL: a transaction, and one round trip."""
+        if len(self._sent) == 1:
+            self.write(cursor)
+            return
+        connection = cursor.connection
+        with connection.pipeline(), connection.transaction():
+            self.write(cursor)
+
+
 class Outcome:
     """A log row and its lockouts, as the driver takes them. Raises InvalidValue for what may not be written.
 
-    On PostgreSQL also one that is `in_flight`, without lockouts: the row there goes at the same time.
+    Of one that is `in_flight`, without lockouts, the row there goes at the same time.
     """
 
-    __slots__ = ("_sent", "account_id", "locks", "log", "log_id")
+    __slots__ = ("_in_flight", "_sent", "account_id", "locks", "log", "log_id")
 
     def __init__(
         self,
@@ -51,35 +90,33 @@ class Outcome:
         in_flight: bool = False,
     ) -> None:
         values = log_values(log, clock)
-        locks = [
-            lockout_values(lock.account_id, lock.reason or "", lock.rule_id or "", lock.locked_until, clock())
-            for lock in lockouts
-        ]
+        locks = _lockout_values(lockouts, clock)
         self.account_id: int = values["account_id"]
         self.locks = bool(locks)
         self.log = log
         self.log_id: int | None = None
         """Of the log row, once it is written; durable it is when the transaction is."""
+        self._in_flight = in_flight
         if dialect.name == "sqlite":
-            sent = [*[(SET, lock) for lock in locks], (INSERT, values)]
+            ended = [(TAKE_BACK, values)] if in_flight else []
+            sent = [*ended, *[(SET, lock) for lock in locks], (INSERT, values)]
         elif locks:  # one at most
             named = dict(zip((*_OF_LOG, *_OF_LOCKOUT), (*values.values(), *locks[0].values()), strict=True))
             sent = [(_RECORD_AND_LOCK, named)]
         else:
             sent = [(_ENDED if in_flight else _RECORD, dict(zip(_OF_LOG, values.values(), strict=True)))]
-        self._sent = [((on := statement.on(dialect)).sql, on.values(given)) for statement, given in sent]
+        self._sent = _encoded(dialect, sent)
 
     def write(self, cursor: Any) -> None:
         """Sends it by a cursor of the driver's. On PostgreSQL it is one statement, a transaction of its own.
 
-        Raises LookupError, and writes nothing, if it is not in flight as it should be.
+        Raises LookupError if it is not in flight as it should be: what was sent is then not to be committed.
         """
         for sql, values in self._sent:
             cursor.execute(sql, values)
-        row = (cursor.lastrowid,) if cursor.description is None else cursor.fetchone()
-        if row is None:
-            raise LookupError(f"enforcement {self.log.enforcement_id} is not in flight")
-        self.log_id = row[0]
+            if self._in_flight and cursor.rowcount == 0:
+                raise LookupError(f"enforcement {self.log.enforcement_id} is not in flight")
+        self.log_id = cursor.lastrowid if cursor.description is None else cursor.fetchone()[0]
 
     def parts(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """What it sends to PostgreSQL, by column: the log row, and the lockout if there is one."""
@@ -91,6 +128,17 @@ class Outcome:
         """The log with its id: once it is durable."""
         vars(self.log)["id"] = self.log_id  # the database's, so there is no change to note, which takes 2 µs
         return self.log
+
+
+def _lockout_values(lockouts: Sequence[Lockout], clock: Callable[[], datetime]) -> list[dict[str, object]]:
+    return [
+        lockout_values(lock.account_id, lock.reason or "", lock.rule_id or "", lock.locked_until, clock())
+        for lock in lockouts
+    ]
+
+
+def _encoded(dialect: sa.Dialect, sent: Sequence[tuple[Prepared, dict[str, Any]]]) -> list[tuple[str, Any]]:
+    return [((on := statement.on(dialect)).sql, on.values(given)) for statement, given in sent]
 
 
 def write_apart(dialect: sa.Dialect, cursor: Any, outcome: Outcome) -> None:
