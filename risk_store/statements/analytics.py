@@ -167,8 +167,6 @@ def _ranked_by_bucket(filters: Filters) -> sa.Subquery:
             buckets.bucket,
             buckets.n,
             sa.func.sum(buckets.n).over(**rule, order_by=buckets.bucket).label("rank"),
-            sa.func.min(buckets.bucket).over(**rule).label("least"),
-            sa.func.max(buckets.bucket).over(**rule).label("most"),
             sa.func.sum(buckets.n).over(**rule).label("n_of_rule"),
             sa.func.sum(buckets.total).over(**rule).label("ms_of_rule"),
         )
@@ -187,7 +185,7 @@ def _ranked_by_bucket(filters: Filters) -> sa.Subquery:
             upto.n_of_rule,
             upto.ms_of_rule,
         )
-        .where(sa.or_(upto.bucket == upto.least, upto.bucket == upto.most, *here))
+        .where(sa.or_(upto.rank == upto.n, upto.rank == upto.n_of_rule, *here))  # the least, the most, and those
         .cte()
     )
     held = sa.and_(TIMES.c.rule_id == wanted.c.rule_id, TIMES.c.bucket == wanted.c.bucket)
@@ -199,15 +197,15 @@ def _ranked_by_bucket(filters: Filters) -> sa.Subquery:
         sa.select(wanted, rest.c.ms, rest.c.n).select_from(sa.join(wanted, rest, open_)),
     ).subquery("both")
     each = both.c
-    keys = (each.rule_id, each.bucket, each.before, each.n_of_rule, each.ms_of_rule, each.ms)
-    times = sa.select(*keys, sa.func.sum(each.n).label("n")).group_by(*keys).subquery("times").c
-    within_bucket = sa.func.sum(times.n).over(partition_by=(times.rule_id, times.bucket), order_by=times.ms)
+    # A time that is there more than once has each time the rank of its last occurrence: what is equal in its order is
+    # summed up together. To group them before would take a fifth of the whole.
+    within_bucket = sa.func.sum(each.n).over(partition_by=(each.rule_id, each.bucket), order_by=each.ms)
     return sa.select(
-        times.rule_id,
-        times.ms,
-        (times.before + within_bucket).label("rank"),
-        times.n_of_rule,
-        times.ms_of_rule,
+        each.rule_id,
+        each.ms,
+        (each.before + within_bucket).label("rank"),
+        each.n_of_rule,
+        each.ms_of_rule,
     ).subquery("ranked")
 
 
