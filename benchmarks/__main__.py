@@ -1,7 +1,7 @@
 """What the store's calls cost, beside the same work by hand in the plain driver, and beside other libraries.
 
-    python -m benchmarks                                  # the quick form: under 3 minutes on 2 cores
-    python -m benchmarks --full                           # a million rows and more: about half an hour
+    python -m benchmarks                                  # the quick form, without S1: under 3 minutes on 2 cores
+    python -m benchmarks --full                           # a million rows and more, and S1: about half an hour
     python -m benchmarks --only W1,R2 --no-postgresql
     python -m benchmarks --only S1 --citus                # rates on each engine, and over a cluster
 
@@ -28,7 +28,7 @@ import psycopg
 from benchmarks import bulk, enforcements, orders, reports, scaling, watching, writers
 from benchmarks.peers import peers
 from benchmarks.places import Ground, Place, cluster, postgresql, sqlite
-from benchmarks.report import Book, machine, markdown, put_into, write
+from benchmarks.report import Book, check_page, machine, markdown, put_into, write
 from benchmarks.sizes import FULL, QUICK, TINY, Size
 from benchmarks.way import Way
 from risk_store.engines import parse_url
@@ -45,6 +45,7 @@ WORKS: dict[str, tuple[Work, ...]] = {
     "D1": (watching.run,),
     "S1": (scaling.run,),
 }
+NOT_QUICK = {"S1"}  # which asks for no target
 SAME = {"R2": "R1", "R3": "R1", "R4": "R1"}  # which are measured on one log
 # What durability changes. The others are measured once on SQLite, as durable as the store always is.
 IN_NORMAL = (enforcements.run, orders.single_and_batch)
@@ -124,7 +125,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("."), help="where results.md and .json go")
     parser.add_argument("--into", metavar="PAGE", type=Path, help="a page whose tables to replace: docs/performance.md")
     given = parser.parse_args(arguments)
-    only = {SAME.get(name, name) for name in (given.only or ",".join(WORKS)).upper().split(",")}
+    usual = WORKS.keys() - (NOT_QUICK if given.size is QUICK else set())
+    only = {SAME.get(name, name) for name in (given.only or ",".join(usual)).upper().split(",")}
+    if given.into:
+        check_page(given.into)
     if unknown := only - WORKS.keys():
         parser.error(f"--only {', '.join(sorted(unknown))}: there are W1 W2 W3 W4 R1 R2 R3 R4 R5 D1 S1")
 

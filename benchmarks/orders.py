@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from benchmarks.contest import Contender, Turn, contest
@@ -108,7 +109,8 @@ def read_at_start(ground: Ground, size: Size, book: Book, peers: Mapping[str, Ca
         reads.append((WORKING, models.working))
         reads += [(name, way.working) for name, way in zip(peers, others, strict=True)]
         kept: list[Any] = []
-        outcome = contest([_reading(name, read_, plain, kept) for name, read_ in reads], size.report_rounds)
+        of_floor = cache(lambda: [*map(_values, plain.working())])
+        outcome = contest([_reading(name, read_, of_floor, kept) for name, read_ in reads], size.report_rounds)
     book.refuse(work, ground.label, outcome)
     book.add(work, ground.label, outcome, "µs per order", lambda seconds: seconds / size.working * 1e6)
     book.floor_ratio(work, ground.label, outcome, SNAPSHOT, 1.3)
@@ -143,15 +145,17 @@ def _writing(name: str, way: Way, floor: Way, turn: Turn) -> Contender:
     return Contender(name, turn, check, before=lambda _number: settle(way.place))
 
 
-def _reading(name: str, read_: Callable[[], Iterable[Any]], floor: Way, kept: list[Any]) -> Contender:
-    """`kept` is one for all: what is read goes after the turn, and never lies there while another one reads."""
+def _reading(
+    name: str, read_: Callable[[], Iterable[Any]], of_floor: Callable[[], list[Any]], kept: list[Any]
+) -> Contender:
+    """`of_floor` gives the values that the floor reads. `kept` is one for all: what is read goes after the turn, and never lies there while another one reads."""
 
     def turn(_number: int) -> None:
         kept.append(read_())
 
     def check() -> str | None:
         kept.clear()
-        return difference(map(_values, read_()), map(_values, floor.working()))
+        return difference(map(_values, read_()), of_floor())
 
     return Contender(name, turn, check, before=lambda _number: kept.clear())
 

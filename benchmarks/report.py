@@ -177,13 +177,21 @@ def _cell(figure: Figure) -> str:
     return figure.shown if figure.ratio is None else f"{figure.shown} ({figure.ratio:.2f})"
 
 
-def put_into(page: Path, text: str) -> None:
-    """Puts `text` into a page, in place of what is there between the two marks. Raises ValueError if they are not."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+def check_page(page: Path) -> tuple[str, str]:
+    """What is before and behind the two marks of a page. Exits if they are not there, or no such page: before minutes
+    are spent on what could not be put into it."""
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
-        raise ValueError(f"{page} has no {BEGIN} … {END}")
-    page.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")
+        raise SystemExit(f"--into {page}: not a page with {BEGIN} … {END}")
+    return before + begin, end + after
+
+
+def put_into(page: Path, text: str) -> None:
+    """Puts `text` into a page, in place of what is there between the two marks."""
+    before, after = check_page(page)
+    page.write_text(f"{before}\n{text}{after}", encoding="utf-8")
 
 
 def write(folder: Path, book: Book, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

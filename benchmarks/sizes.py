@@ -48,8 +48,8 @@ TINY = Size(
     working=20, watched_events=20,
 )  # fmt: skip
 QUICK = Size(
-    rounds=5, events=220, server_events=100, threads=32, seconds=0.5, thread_rounds=3, all_threaded=False, bulk=50_000,
-    bulk_rounds=3, peer_bulk=2_000, orders=350, batch=500, stops=1_000, others=9_000, log_rows=(100_000, 1_000_000),
+    rounds=5, events=220, server_events=100, threads=32, seconds=0.5, thread_rounds=3, all_threaded=False, bulk=30_000,
+    bulk_rounds=3, peer_bulk=2_000, orders=350, batch=500, stops=1_000, others=9_000, log_rows=(100_000, 400_000),
     report_rounds=3, working=10_000, watched_events=600,
 )  # fmt: skip
 FULL = Size(

@@ -166,7 +166,7 @@ def test_the_tables_of_a_page_are_replaced_and_nothing_else(tmp_path: Path) -> N
     put_into(page, "new\n")
     assert page.read_text(encoding="utf-8") == f"above\n{BEGIN}\nnew\n{END}\nbelow\n"
     page.write_text("no marks", encoding="utf-8")
-    with pytest.raises(ValueError, match="has no"):
+    with pytest.raises(SystemExit, match="not a page with"):
         put_into(page, "new\n")
     assert page.read_text(encoding="utf-8") == "no marks"
     assert BEGIN in (Path(__file__).parents[1] / "docs" / "performance.md").read_text(encoding="utf-8")
