@@ -148,7 +148,10 @@ def _writing(name: str, way: Way, floor: Way, turn: Turn) -> Contender:
 def _reading(
     name: str, read_: Callable[[], Iterable[Any]], of_floor: Callable[[], list[Any]], kept: list[Any]
 ) -> Contender:
-    """`of_floor` gives the values that the floor reads. `kept` is one for all: what is read goes after the turn, and never lies there while another one reads."""
+    """`of_floor` gives what the floor reads.
+
+    `kept` is one for all: what is read goes after the turn, and never lies there while another one reads.
+    """
 
     def turn(_number: int) -> None:
         kept.append(read_())

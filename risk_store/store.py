@@ -391,7 +391,6 @@ class RiskStore:
 
     def _send_intent(self, in_flight: EnforcementInFlight, lockouts: Sequence[Lockout], deadline: float) -> None:
         """The beginning of an enforcement. On a server not with others: it waits for nobody."""
-        intent = Intent(self._engine.dialect, in_flight, lockouts, self._clock)
 
         def again(tx: Transaction) -> None:
             lock_all(tx, lockouts)
@@ -399,10 +398,12 @@ class RiskStore:
 
         self._check_sending(deadline)
         if self._is_sqlite:
+            intent = Intent(self._engine.dialect, in_flight, lockouts, self._clock)
             self._send_in_turn(self._queue, intent, again, deadline)
         else:
             with self._recorder(deadline) as recorder:
-                intent.send(recorder.cursor)
+                apart = not recorder.takes_others
+                Intent(recorder.dialect, in_flight, lockouts, self._clock, apart=apart).send(recorder.cursor)
 
     def _send_ended(self, latest: Callable[[], EnforcementLog], deadline: float) -> EnforcementLog:
         """The end of an enforcement that has begun. Not with others: its time runs until it is sent."""

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 import risk_store
 from risk_store import EnforcementLog, Order, OrderSide, OrderState, OrderType, RiskStore
-from risk_store.repositories.outcomes import Outcome
+from risk_store.repositories.outcomes import Intent, Outcome
 
 PACKAGE = Path(risk_store.__file__).parent
 
@@ -76,13 +76,13 @@ class Sent:
 
 def test_hot_paths_send_statements_that_were_built_once(store: RiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
     sent = Sent(store)
-    write = Outcome.write
+    for kind in (Intent, Outcome):  # which go past SQLAlchemy's events
 
-    def noting(outcome: Outcome, cursor: Any) -> None:  # a record goes past SQLAlchemy's events
-        sent.statements += [sql for sql, _ in outcome._sent]
-        write(outcome, cursor)
+        def noting(job: Any, cursor: Any, write: Any = kind.write) -> None:
+            sent.statements += [sql for sql, _ in job._sent]
+            write(job, cursor)
 
-    monkeypatch.setattr(Outcome, "write", noting)
+        monkeypatch.setattr(kind, "write", noting)
 
     def enforce(number: int) -> None:
         with store.enforce(number, "RULE-003", "CLOSE_ALL", "loss", lock_until=None):

@@ -496,12 +496,13 @@ def test_an_order_told_of_with_another_account_is_another_order_and_the_first_st
                 type=OrderType.STOP,
                 side=OrderSide.SELL,
                 size=1,
+                stop_price=1.0,
                 state=OrderState.ACTIVE,
             )
             assert tx.orders.save(of_another).account_id == 9
         with store.read() as tx:
             stops = {order.account_id: order.stop_price for order in tx.orders.working()}
-            assert stops == {7: 20990.0, 8: 20995.0, 9: None}
+            assert stops == {7: 20990.0, 8: 20995.0, 9: 1.0}
 
 
 def test_the_reports_of_an_account_go_to_one_shard(

@@ -112,26 +112,30 @@ def _fresh(engine: str, request: pytest.FixtureRequest, folder: Path) -> str:
 
 
 def lose_replies(url: str, cuts: int) -> None:
-    chance = random.Random(7)
+    chance, cut = random.Random(7), 0
     with Proxy(url) as proxy, RiskStore(proxy.url, limits=Limits(intent_s=5, record_s=20)) as store:
         with store.read() as tx:
             tx.enforcements.list()
         for number in range(1, cuts + 1):
             verdict = chance.choice(["cut before", "cut after"])
-            place = chance.randrange(2)  # the intent's COMMIT or the outcome's
-            commits = 0
+            place = chance.randrange(2)  # the intent, which carries its COMMIT, or the outcome, which is its own
+            reason, met = f"loss of account {number}.", 0
 
-            def judge(data: bytes, verdict: str = verdict, place: int = place) -> str | None:
-                nonlocal commits
-                if b"COMMIT\0" not in data:
+            def judge(
+                data: bytes, verdict: str = verdict, place: int = place, reason: bytes = reason.encode()
+            ) -> str | None:
+                nonlocal met, cut
+                if reason not in data:
                     return None
-                commits += 1
-                return verdict if commits == place + 1 else None
+                met += 1
+                cut += met == place + 1
+                return verdict if met == place + 1 else None
 
             proxy.on_request = judge
-            with store.enforce(number, "RULE-003", "CLOSE_ALL", "loss", lock_until=None) as enforcement:
+            with store.enforce(number, "RULE-003", "CLOSE_ALL", reason, lock_until=None) as enforcement:
                 enforcement.positions_closed = 1
         proxy.on_request = lambda _data: None
+    assert cut == cuts
     with RiskStore(url) as store, store.read() as tx:
         logs = tx.enforcements.list(limit=10 * cuts)
         assert sorted(log.account_id for log in logs) == list(range(1, cuts + 1)), "0 doubled, 0 missing"

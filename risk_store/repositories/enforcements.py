@@ -23,6 +23,7 @@ from risk_store.statements import enforcements as statements
 
 __all__ = [
     "INSERT",
+    "IN_FLIGHT_COLUMNS",
     "LOG_COLUMNS",
     "START",
     "TAKE_BACK",

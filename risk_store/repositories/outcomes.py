@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.repositories.enforcements import (
+    IN_FLIGHT_COLUMNS,
     INSERT,
     LOG_COLUMNS,
     START,
@@ -31,17 +32,21 @@ from risk_store.statements import outcomes as statements
 __all__ = ["Intent", "Outcome", "write_apart", "write_together"]
 
 _RECORD, _RECORD_AND_LOCK = Prepared(statements.RECORD), Prepared(statements.RECORD_AND_LOCK)
-_ENDED = Prepared(statements.RECORD_ENDED)
+_ENDED, _START_AND_LOCK = Prepared(statements.RECORD_ENDED), Prepared(statements.START_AND_LOCK)
 _TOGETHER = Prepared(statements.RECORD_TOGETHER)
 # The columns, and the parameters for them.
 _LOG_PARTS = [(name, f"log_{name}") for name in LOG_COLUMNS]
 _LOCKOUT_PARTS = [(column.name, f"lockout_{column.name}") for column in Lockout.__table__.columns]
+_OF_BEGUN = [f"begun_{name}" for name in IN_FLIGHT_COLUMNS]
 _OF_LOG = [parameter for _, parameter in _LOG_PARTS]
 _OF_LOCKOUT = [*(parameter for _, parameter in _LOCKOUT_PARTS), "at"]
 
 
 class Intent:
-    """An enforcement that begins, and its lockouts, as the driver takes them. Raises InvalidValue."""
+    """An enforcement that begins, and its lockouts, as the driver takes them. Raises InvalidValue.
+
+    On PostgreSQL one statement for both, unless `apart`, as a distributed one takes them.
+    """
 
     __slots__ = ("_sent", "account_id", "locks")
 
@@ -51,11 +56,17 @@ class Intent:
         in_flight: EnforcementInFlight,
         lockouts: Sequence[Lockout],
         clock: Callable[[], datetime],
+        *,
+        apart: bool = False,
     ) -> None:
-        locks = _lockout_values(lockouts, clock)
+        locks, begun = _lockout_values(lockouts, clock), in_flight_values(in_flight)
         self.account_id = in_flight.account_id
         self.locks = bool(locks)
-        self._sent = _encoded(dialect, [*[(SET, lock) for lock in locks], (START, in_flight_values(in_flight))])
+        sent = [*[(SET, lock) for lock in locks], (START, begun)]
+        if dialect.name == "postgresql" and len(locks) == 1 and not apart:
+            named = dict(zip((*_OF_BEGUN, *_OF_LOCKOUT), (*begun.values(), *locks[0].values()), strict=True))
+            sent = [(_START_AND_LOCK, named)]
+        self._sent = _encoded(dialect, sent)
 
     def write(self, cursor: Any) -> None:
         """Sends it by a cursor of the driver's, within a transaction unless it is one statement."""

@@ -1,4 +1,4 @@
-"""Finished enforcements in one statement, for PostgreSQL: one round trip, and a transaction of its own.
+"""Beginnings and ends of enforcements in one statement, for PostgreSQL: one round trip, and a transaction of its own.
 
 A transaction of two statements takes four round trips. What either takes with the plain driver is printed by
 `python -m benchmarks --only W1`.
@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.statements.lockouts import SET_LOCKOUT_BESIDE, set_lockouts
 
-__all__ = ["RECORD", "RECORD_AND_LOCK", "RECORD_ENDED", "RECORD_TOGETHER"]
+__all__ = ["RECORD", "RECORD_AND_LOCK", "RECORD_ENDED", "RECORD_TOGETHER", "START_AND_LOCK"]
 
 LOG, LOCKOUTS, IN_FLIGHT = EnforcementLog.__table__, Lockout.__table__, EnforcementInFlight.__table__
 
@@ -29,6 +29,13 @@ _WRITTEN = RECORD.cte("logged")
 RECORD_AND_LOCK = sa.select(_WRITTEN.c.id).add_cte(SET_LOCKOUT_BESIDE.cte("locked"))
 """The same, and the parameters of the lockout, with ``lockout_`` before them, and ``at``."""
 
+START_AND_LOCK = (
+    sa.insert(IN_FLIGHT)
+    .values({c: sa.bindparam(f"begun_{c.name}", type_=c.type) for c in IN_FLIGHT.columns})
+    .add_cte(SET_LOCKOUT_BESIDE.cte("locked"))
+)
+"""An enforcement begins, and its account is locked. Parameters: the columns of what is in flight, each with ``begun_``
+before its name, and those of the lockout as above."""
 
 _GONE = (
     sa.delete(IN_FLIGHT)

@@ -285,17 +285,17 @@ def _count_calls_of_sqlite(call: Callable[[], None], statement: Callable[[str], 
 
 
 def _count_calls_of_postgresql(call: Callable[[], None], statement: Callable[[str], None]) -> None:
-    from sqlalchemy import Engine, event
+    import psycopg
 
-    @event.listens_for(Engine, "before_cursor_execute")
-    def before(connection: Any, _cursor: Any, sql: str, *_: Any) -> None:
-        if connection.dialect.name == "postgresql":
-            statement(sql)
+    execute = psycopg.Cursor.execute
 
-    @event.listens_for(Engine, "commit")
-    def commit(connection: Any) -> None:
-        if connection.dialect.name == "postgresql":
-            call()
+    @functools.wraps(execute)
+    def counted(cursor: Any, query: Any, *arguments: Any, **keywords: Any) -> Any:
+        statement(query if isinstance(query, str) else query.as_string(cursor))
+        return execute(cursor, query, *arguments, **keywords)
+
+    psycopg.Cursor.execute = counted  # type: ignore[method-assign]
+    psycopg.Connection.commit = _counted(psycopg.Connection.commit, call)  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
