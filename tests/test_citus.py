@@ -501,7 +501,7 @@ def test_an_order_told_of_with_another_account_is_another_order_and_the_first_st
             )
             assert tx.orders.save(of_another).account_id == 9
         with store.read() as tx:
-            stops = {order.account_id: order.stop_price for order in tx.orders.working()}
+            stops = {order.account_id: order.stop_price for order in tx.orders.snapshot()}
             assert stops == {7: 20990.0, 8: 20995.0, 9: 1.0}
 
 
