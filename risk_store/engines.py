@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = [
+    "HAS_BEGUN",
     "Purpose",
     "database_file",
     "display_url",
@@ -56,6 +57,8 @@ not feel it; one look at a database in whatever state it is; changing the schema
 READING = ("read", "watch", "look")
 """The purposes that never write."""
 
+HAS_BEGUN = "risk_store_has_begun"
+"""In the ``info`` of a connection to SQLite: the driver has begun the transaction that SQLAlchemy is about to begin."""
 BUSY_TIMEOUT_S = 30.0  # SQLite's wait for a writer in another process: 0 of 800 transactions "locked" (testing.md 6)
 CONNECT_TIMEOUT_S = 10  # libpq waits for a silent host for ever
 WATCH_BUSY_TIMEOUT_S = 0.25  # who watches tells that the file is locked, rather than to wait
@@ -311,6 +314,8 @@ def _prepare_sqlite(engine: sa.Engine, purpose: Purpose) -> None:
 
     @event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
+        if connection.info.pop(HAS_BEGUN, False):
+            return
         options = connection.get_execution_options()
         set_busy_timeout(connection, options.get("busy_timeout_s", _patience(purpose)))
         # IMMEDIATE takes the write lock before anything is read: a deferred transaction that read first cannot wait

@@ -345,27 +345,17 @@ class RiskStore:
     @contextmanager
     def _transaction(self, deadline: float, bounded: bool) -> Iterator[Transaction]:
         """A write transaction of the thread that has the turn."""
+        if self._is_sqlite and not self._in_memory:
+            if not bounded:
+                deadline = time.monotonic() + BUSY_TIMEOUT_S
+            with self._sending(deadline) as (writer, cursor), Transaction(writer, self._clock, cursor) as tx:
+                yield tx
+            return
         with translated(self._url):
-            self._make_wal(deadline)
             self._thread.writing = True
             try:
-                if not self._is_sqlite or self._in_memory:
-                    with self._connected(deadline, bounded) as connection, Transaction(connection, self._clock) as tx:
-                        yield tx
-                    return
-                # Without a generator more: an order event costs two or three dozen microseconds.
-                writer = self._take_writer()
-                patience_s = left_until(deadline) if bounded else BUSY_TIMEOUT_S
-                if writer.get_execution_options().get("busy_timeout_s") != patience_s:
-                    writer.execution_options(busy_timeout_s=patience_s)
-                try:
-                    with writer.begin(), Transaction(writer, self._clock) as tx:
-                        yield tx
-                except BaseException:
-                    self._drop_writer()  # a COMMIT that failed may have left it in its transaction
-                    raise
-                if self._closed or writer.get_execution_options().keys() != {"busy_timeout_s"}:
-                    self._drop_writer()  # options that somebody set for his own transaction are not the next one's
+                with self._connected(deadline, bounded) as connection, Transaction(connection, self._clock) as tx:
+                    yield tx
             finally:
                 self._thread.writing = False
 
@@ -413,7 +403,7 @@ class RiskStore:
 
         self._check_sending(deadline)
         if self._is_sqlite:
-            with self._queue.turn(left_until(deadline)), self._sending(deadline) as cursor:
+            with self._queue.turn(left_until(deadline)), self._sending(deadline) as (_, cursor):
                 outcome = ended()
                 outcome.write(cursor)
         else:
@@ -471,17 +461,18 @@ class RiskStore:
         The others are taken along only when the file is ours, so that none waits longer than it would have; they know
         of nothing until `place` is committed.
         """
-        with self._sending(deadline) as cursor:
+        with self._sending(deadline) as (_, cursor):
             place.job.write(cursor)
             for follower in self._queue.take(place, MOST_TOGETHER - 1):
                 follower.job.write(cursor)
         place.committed = True
 
     @contextmanager
-    def _sending(self, deadline: float) -> Iterator[Any]:
-        """A transaction of the thread that has the turn on an SQLite file: a cursor of the driver's.
+    def _sending(self, deadline: float) -> Iterator[tuple[sa.Connection, Any]]:
+        """A transaction of the thread that has the turn on an SQLite file: its connection and a cursor of the driver's.
 
-        SQLAlchemy's begin, commit and statements cost more than the rows.
+        The driver begins it, and commits it unless SQLAlchemy has joined and done so: SQLAlchemy's begin, commit and
+        statements cost more than a row.
         """
         with translated(self._url):
             self._make_wal(deadline)
@@ -491,16 +482,17 @@ class RiskStore:
                 set_busy_timeout(writer, left_until(deadline))
                 cursor: Any = writer.connection.cursor()
                 cursor.execute("BEGIN IMMEDIATE")
-                yield cursor
-                cursor.execute("COMMIT")
+                yield writer, cursor
+                if cursor.connection.in_transaction:
+                    cursor.execute("COMMIT")
                 cursor.close()
             except BaseException:
-                self._drop_writer()
+                self._drop_writer()  # a COMMIT that failed may have left it in its transaction
                 raise
             finally:
                 self._thread.writing = False
-            if self._closed:
-                self._drop_writer()
+            if self._closed or writer.get_execution_options():
+                self._drop_writer()  # options that somebody set for his own transaction are not the next one's
 
     def _send_together(self, place: Place, deadline: float) -> None:
         """The same on a server: one statement, which is a transaction of its own, on a connection kept for this.

@@ -78,8 +78,7 @@ class EnforcementLogRepository(Repository):
         A timestamp of None becomes now. An enforcement_id that the account has already is refused by the database
         (:class:`sqlalchemy.exc.IntegrityError`).
         """
-        result = self._run(INSERT, EnforcementLog, self._values(log))
-        log.id = result.scalar_one() if result.returns_rows else result.lastrowid
+        log.id = self._lane.write(INSERT, EnforcementLog, self._values(log)).id
         return log
 
     def add_many(self, logs: Iterable[EnforcementLog], progress: Callable[[int], None] = lambda _count: None) -> int:
@@ -211,7 +210,7 @@ class EnforcementLogRepository(Repository):
 
     def start(self, in_flight: EnforcementInFlight) -> None:
         """Writes the intent: this enforcement has begun."""
-        self._run(START, EnforcementInFlight, in_flight_values(in_flight))
+        self._lane.write(START, EnforcementInFlight, in_flight_values(in_flight))
 
     def start_again(self, in_flight: EnforcementInFlight) -> None:
         """The same where an earlier attempt may have written it: the reply to its COMMIT may have been lost."""
@@ -315,7 +314,7 @@ class EnforcementLogRepository(Repository):
     def take_back(self, account_id: int, enforcement_id: str) -> bool:
         """Takes an enforcement out of flight, of which nothing is to be told. Returns whether it was there."""
         key = {"account_id": account_id, "enforcement_id": enforcement_id}
-        return self._run(TAKE_BACK, EnforcementInFlight, key).rowcount == 1
+        return self._lane.write(TAKE_BACK, EnforcementInFlight, key).rowcount == 1
 
     def _report(self, statement: sa.Select[*Ts]) -> Sequence[sa.Row[*Ts]]:
         tell_of_reports(self._session)

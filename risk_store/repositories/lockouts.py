@@ -52,7 +52,7 @@ class LockoutRepository(Repository):
         its reason.
         """
         values = lockout_values(account_id, reason, rule_id, until, self._clock())
-        return self._run(SET, Lockout, values).rowcount > 0
+        return self._lane.write(SET, Lockout, values).rowcount > 0
 
     def release(self, account_id: int, reason: str, by: str) -> bool:
         """Ends the account's running lockout now and writes that to the log: who, why, and what was released.

@@ -163,7 +163,9 @@ class OrderRepository(Repository):
 
     def _write(self, prepared: Prepared, rows: Sequence[Mapping[str, Any]]) -> int:
         """The rows changed, where the driver counts them."""
-        return self._run(prepared, Order, rows if len(rows) > 1 else rows[0]).rowcount if rows else 0
+        if len(rows) == 1:
+            return self._lane.write(prepared, Order, rows[0]).rowcount
+        return self._run(prepared, Order, rows).rowcount if rows else 0
 
     def _accounts_of(self, updates: Sequence[OrderUpdate]) -> dict[int, int]:
         """Whose the orders are, by id. Raises NotKnownYet for the first update of an order that is not known."""

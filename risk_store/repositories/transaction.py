@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -33,8 +33,10 @@ class Transaction:
     'OrderRepository'
     """
 
-    def __init__(self, given: Session | sa.Connection, clock: Callable[[], datetime] = utc_now) -> None:
-        self._lane = Lane(given)
+    def __init__(
+        self, given: Session | sa.Connection, clock: Callable[[], datetime] = utc_now, cursor: Any = None
+    ) -> None:
+        self._lane = Lane(given, cursor)
         self._clock = clock
 
     # Made when asked for: a transaction uses one or two of them, and they hold nothing of their own.
