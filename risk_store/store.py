@@ -37,11 +37,10 @@ from risk_store.engines import (
     display_url,
     open_engine,
     parse_url,
-    set_busy_timeout,
-    set_wal,
     translated,
 )
 from risk_store.errors import NestedTransaction, SchemaMismatch, StoreBusy, StoreClosed
+from risk_store.file_writer import FileWriter
 from risk_store.interrupted import Interrupted
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.models.base import utc_now
@@ -127,21 +126,24 @@ class RiskStore:
         self._in_memory = self._is_sqlite and database_file(self._url) is None
         self._readers = self._engine if self._in_memory else open_engine(self._url, "read", pool_size=pool_size)
         self._queue = WriterQueue()
-        self._writer: sa.Connection | None = None
         self._records = AccountQueue(RECORDED_AT_ONCE)
         self._pool_size = pool_size
         self._recorders = Recorders(self._engine, self._context.limits.record_s, pool_size)
         self._sends_itself = (self._is_sqlite and not self._in_memory) or self._engine.driver == "psycopg"
         self._guard = threading.Lock()
         self._verdict: schema.SchemaStatus | None = None
-        self._wal_is_set = not self._is_sqlite or self._in_memory
         self._closed = False
         self._thread = threading.local()
+        self._file = FileWriter(self._engine, self._url, self._thread)
         _stores.add(self)
 
     @property
     def engine(self) -> sa.Engine:
-        """The engine that writes; for SQLAlchemy code of your own. It does not take the verdict or a turn for you."""
+        """The engine that writes; for SQLAlchemy code of your own. It does not take the verdict or a turn for you.
+
+        Its cursor events do not see what :meth:`record` and :meth:`enforce` send, nor, on an SQLite file, the hot
+        statements of :meth:`begin` (an event, a log row, a lockout): those go by the driver.
+        """
         return self._engine
 
     def __repr__(self) -> str:
@@ -313,10 +315,11 @@ class RiskStore:
     def close(self) -> None:
         """Closes all connections. The store cannot be used afterwards."""
         self._closed = True
+        self._file.keep_no_more()
         # Readers first: a read-only connection that is the last to close a WAL file cannot remove what lies beside it.
         self._readers.dispose()
         with suppress(StoreBusy), self._queue.turn(timeout_s=0):  # else whoever is writing drops it
-            self._drop_writer()
+            self._file.drop()
         self._recorders.close()
         self._engine.dispose()
 
@@ -348,7 +351,7 @@ class RiskStore:
         if self._is_sqlite and not self._in_memory:
             if not bounded:
                 deadline = time.monotonic() + BUSY_TIMEOUT_S
-            with self._sending(deadline) as (writer, cursor), Transaction(writer, self._clock, cursor) as tx:
+            with self._file.transaction(deadline) as (writer, cursor), Transaction(writer, self._clock, cursor) as tx:
                 yield tx
             return
         with translated(self._url):
@@ -358,10 +361,6 @@ class RiskStore:
                     yield tx
             finally:
                 self._thread.writing = False
-
-    def _make_wal(self, deadline: float) -> None:
-        if not self._wal_is_set:
-            self._wal_is_set = set_wal(self._engine, left_until(deadline) / 2)
 
     # Beginnings and ends of enforcements, without a transaction's repositories. What fails here is tried again in the
     # general way, which first looks whether it was written after all.
@@ -403,7 +402,7 @@ class RiskStore:
 
         self._check_sending(deadline)
         if self._is_sqlite:
-            with self._queue.turn(left_until(deadline)), self._sending(deadline) as (_, cursor):
+            with self._queue.turn(left_until(deadline)), self._file.transaction(deadline) as (_, cursor):
                 outcome = ended()
                 outcome.write(cursor)
         else:
@@ -461,38 +460,11 @@ class RiskStore:
         The others are taken along only when the file is ours, so that none waits longer than it would have; they know
         of nothing until `place` is committed.
         """
-        with self._sending(deadline) as (_, cursor):
+        with self._file.transaction(deadline) as (_, cursor):
             place.job.write(cursor)
             for follower in self._queue.take(place, MOST_TOGETHER - 1):
                 follower.job.write(cursor)
         place.committed = True
-
-    @contextmanager
-    def _sending(self, deadline: float) -> Iterator[tuple[sa.Connection, Any]]:
-        """A transaction of the thread that has the turn on an SQLite file: its connection and a cursor of the driver's.
-
-        The driver begins it, and commits it unless SQLAlchemy has joined and done so: SQLAlchemy's begin, commit and
-        statements cost more than a row.
-        """
-        with translated(self._url):
-            self._make_wal(deadline)
-            self._thread.writing = True
-            try:
-                writer = self._take_writer()
-                set_busy_timeout(writer, left_until(deadline))
-                cursor: Any = writer.connection.cursor()
-                cursor.execute("BEGIN IMMEDIATE")
-                yield writer, cursor
-                if cursor.connection.in_transaction:
-                    cursor.execute("COMMIT")
-                cursor.close()
-            except BaseException:
-                self._drop_writer()  # a COMMIT that failed may have left it in its transaction
-                raise
-            finally:
-                self._thread.writing = False
-            if self._closed or writer.get_execution_options():
-                self._drop_writer()  # options that somebody set for his own transaction are not the next one's
 
     def _send_together(self, place: Place, deadline: float) -> None:
         """The same on a server: one statement, which is a transaction of its own, on a connection kept for this.
@@ -540,26 +512,6 @@ class RiskStore:
             connection.execute(SET_TIMEOUTS, {"milliseconds": str(left_ms)})
             yield connection
 
-    def _take_writer(self) -> sa.Connection:
-        """The one connection that writes to an SQLite file: whoever has the turn uses it.
-
-        Kept, since taking one from the pool and giving it back costs as much as two rows.
-        """
-        writer = self._writer
-        if writer is not None and not writer.closed and not writer.invalidated:
-            raw: Any = writer.connection.dbapi_connection
-            if not raw.in_transaction:
-                return writer
-            self._drop_writer()  # Ctrl-C came between a transaction that failed and its end
-        self._writer = writer = self._engine.connect()
-        writer.detach()
-        return writer
-
-    def _drop_writer(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
-
     def _prepare_fork(self) -> None:
         """No write of another thread's is under way while the process is copied, and no idle connection is open.
 
@@ -571,7 +523,7 @@ class RiskStore:
             return
         with suppress(StoreBusy):
             self._turn_of_fork.enter_context(self._queue.turn(BUSY_TIMEOUT_S))
-            self._drop_writer()
+            self._file.drop()
         self._engine.dispose()
         self._readers.dispose()
 
@@ -582,8 +534,7 @@ class RiskStore:
         """In a forked child: connections of its own, and locks that no thread of the parent's holds."""
         if not self._in_memory:
             # The parent's connections are kept and never touched: to close one here would end what the parent does.
-            self._of_parent = (self._engine.pool, self._readers.pool, self._writer, self._recorders)
-            self._writer = None
+            self._of_parent = (self._engine.pool, self._readers.pool, self._file, self._recorders)
             self._recorders = Recorders(self._engine, self._context.limits.record_s, self._pool_size)
             self._engine.dispose(close=False)
             self._readers.dispose(close=False)
@@ -591,6 +542,7 @@ class RiskStore:
         self._records = AccountQueue(RECORDED_AT_ONCE)
         self._guard = threading.Lock()
         self._thread = threading.local()
+        self._file = FileWriter(self._engine, self._url, self._thread)
         self._context = replace(self._context, live=LiveEnforcements())
 
     def _check_not_nested(self) -> None:

@@ -219,9 +219,9 @@ def test_a_commit_that_fails_is_tried_again_by_each_and_doubles_nothing(
             if not failing:
                 return taken
             for follower in taken:
-                follower.job.write(store._writer.connection.cursor())  # type: ignore[union-attr]
+                follower.job.write(store._file._connection.connection.cursor())  # type: ignore[union-attr]
             if failing.pop() == "after":
-                store._writer.connection.cursor().execute("COMMIT")  # type: ignore[union-attr]
+                store._file._connection.connection.cursor().execute("COMMIT")  # type: ignore[union-attr]
             raise sqlite3.OperationalError("disk I/O error")
 
         monkeypatch.setattr(WriterQueue, "take", fail)

@@ -1,0 +1,83 @@
+"""The one connection that writes to an SQLite file: whoever has the turn uses it.
+
+Its twin for servers, with many connections, is :mod:`risk_store.recorders`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+
+from risk_store.deadlines import left_until
+from risk_store.engines import set_busy_timeout, set_wal, translated
+
+__all__ = ["FileWriter"]
+
+
+class FileWriter:
+    """Of one store. `thread.writing` says whether a thread is in a write transaction of the store's.
+
+    Its connection is kept: taking one from the pool and giving it back costs as much as two rows.
+    """
+
+    def __init__(self, engine: sa.Engine, url: URL, thread: threading.local) -> None:
+        self._engine = engine
+        self._url = url
+        self._thread = thread
+        self._connection: sa.Connection | None = None
+        self._wal_is_set = False
+        self._is_closed = False
+
+    @contextmanager
+    def transaction(self, deadline: float) -> Iterator[tuple[sa.Connection, Any]]:
+        """A transaction of the thread that has the turn: the connection, and a cursor of the driver's.
+
+        The driver begins it, and commits it unless SQLAlchemy has joined (`repositories/lane.py`) and done so: its
+        begin, commit and statements cost more than a row. An error in the block rolls back and closes the connection.
+        """
+        with translated(self._url):
+            if not self._wal_is_set:
+                self._wal_is_set = set_wal(self._engine, left_until(deadline) / 2)
+            self._thread.writing = True
+            try:
+                connection = self._take()
+                set_busy_timeout(connection, left_until(deadline))
+                cursor: Any = connection.connection.cursor()
+                cursor.execute("BEGIN IMMEDIATE")
+                yield connection, cursor
+                if cursor.connection.in_transaction:
+                    cursor.execute("COMMIT")
+                cursor.close()
+            except BaseException:
+                self.drop()  # a COMMIT that failed may have left it in its transaction
+                raise
+            finally:
+                self._thread.writing = False
+            if self._is_closed or connection.get_execution_options():
+                self.drop()  # options that somebody set for his own transaction are not the next one's
+
+    def keep_no_more(self) -> None:
+        """The store is closed: whoever writes now closes the connection when done."""
+        self._is_closed = True
+
+    def drop(self) -> None:
+        """Closes the connection; the next transaction opens another one. By the thread that has the turn."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _take(self) -> sa.Connection:
+        connection = self._connection
+        if connection is not None and not connection.closed and not connection.invalidated:
+            raw: Any = connection.connection.dbapi_connection
+            if not raw.in_transaction:
+                return connection
+            self.drop()  # Ctrl-C came between a transaction that failed and its end
+        self._connection = connection = self._engine.connect()
+        connection.detach()
+        return connection
