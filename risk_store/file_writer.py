@@ -30,6 +30,7 @@ class FileWriter:
         self._url = url
         self._thread = thread
         self._connection: sa.Connection | None = None
+        self._raw: Any = None  # the driver's own
         self._wal_is_set = False
         self._is_closed = False
 
@@ -37,8 +38,8 @@ class FileWriter:
     def transaction(self, deadline: float) -> Iterator[tuple[sa.Connection, Any]]:
         """A transaction of the thread that has the turn: the connection, and a cursor of the driver's.
 
-        The driver begins it, and commits it unless SQLAlchemy has joined (`repositories/lane.py`) and done so: its
-        begin, commit and statements cost more than a row. An error in the block rolls back and closes the connection.
+        The driver begins it; whoever asked for it commits. (SQLAlchemy may join it: `repositories/lane.py`.) An error
+        in the block, or no commit, rolls back and closes the connection.
         """
         with translated(self._url):
             if not self._wal_is_set:
@@ -51,8 +52,9 @@ class FileWriter:
                 cursor.execute("BEGIN IMMEDIATE")
                 yield connection, cursor
                 if cursor.connection.in_transaction:
-                    cursor.execute("COMMIT")
-                cursor.close()
+                    self.drop()  # a Session was given up in the middle
+                else:
+                    cursor.close()
             except BaseException:
                 self.drop()  # a COMMIT that failed may have left it in its transaction
                 raise
@@ -68,16 +70,19 @@ class FileWriter:
     def drop(self) -> None:
         """Closes the connection; the next transaction opens another one. By the thread that has the turn."""
         connection, self._connection = self._connection, None
+        raw, self._raw = self._raw, None
         if connection is not None:
             connection.close()
+        if raw is not None:  # SQLAlchemy does not close one that it has invalidated, which keeps the file's lock
+            raw.close()
 
     def _take(self) -> sa.Connection:
         connection = self._connection
-        if connection is not None and not connection.closed and not connection.invalidated:
-            raw: Any = connection.connection.dbapi_connection
-            if not raw.in_transaction:
-                return connection
-            self.drop()  # Ctrl-C came between a transaction that failed and its end
+        is_usable = connection is not None and not connection.closed and not connection.invalidated
+        if connection is not None and is_usable and not self._raw.in_transaction:
+            return connection
+        self.drop()  # Ctrl-C came between a transaction that failed and its end, or somebody invalidated it
         self._connection = connection = self._engine.connect()
+        self._raw = connection.connection.dbapi_connection
         connection.detach()
         return connection

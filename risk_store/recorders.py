@@ -32,14 +32,14 @@ LOCKED_S = 0.1
 class Recorder:
     """One such connection, with a cursor of the driver's. Whoever has it is the only one."""
 
-    def __init__(self, connection: sa.Connection, deadline: float, record_s: float) -> None:
+    def __init__(self, connection: sa.Connection, deadline: float, most_s: float) -> None:
         self._connection = connection
         raw: Any = connection.connection.dbapi_connection
         with cut_off_at(deadline, raw):
             connection.execution_options(isolation_level="AUTOCOMMIT")
             self.takes_others = not is_distributed(connection)  # whose shards each have accounts of their own
             connection.detach()
-            lock_ms, statement_ms = (str(math.ceil(seconds * 1000)) for seconds in (min(LOCKED_S, record_s), record_s))
+            lock_ms, statement_ms = (str(math.ceil(seconds * 1000)) for seconds in (min(LOCKED_S, most_s), most_s))
             raw.execute(SET_SESSION_TIMEOUTS, (lock_ms, statement_ms))
         self.dialect = connection.dialect
         self.cursor = raw.cursor()
@@ -52,13 +52,15 @@ class Recorder:
 
 
 class Recorders:
-    """Those of one store. They are not tested before they are used: on a connection that died meanwhile the statement
-    fails, and is tried again in the general way.
+    """Those of one store, `most` at most; the server ends their statements after `most_s` seconds.
+
+    They are not tested before they are used: on a connection that died meanwhile the statement fails, and is tried
+    again in the general way.
     """
 
-    def __init__(self, engine: sa.Engine, record_s: float, most: int) -> None:
+    def __init__(self, engine: sa.Engine, most_s: float, most: int) -> None:
         self._engine = engine
-        self._record_s = record_s
+        self._most_s = most_s
         self._most = most
         self._kept: deque[Recorder] = deque()
         self._is_closed = False
@@ -106,7 +108,7 @@ class Recorders:
         with answered_by(deadline):
             connection = self._engine.connect()
         try:
-            return Recorder(connection, deadline, self._record_s)
+            return Recorder(connection, deadline, self._most_s)
         except BaseException:
             connection.close()
             raise

@@ -128,7 +128,7 @@ class RiskStore:
         self._queue = WriterQueue()
         self._records = AccountQueue(RECORDED_AT_ONCE)
         self._pool_size = pool_size
-        self._recorders = Recorders(self._engine, self._context.limits.record_s, pool_size)
+        self._open_recorders()
         self._sends_itself = (self._is_sqlite and not self._in_memory) or self._engine.driver == "psycopg"
         self._guard = threading.Lock()
         self._verdict: schema.SchemaStatus | None = None
@@ -321,6 +321,7 @@ class RiskStore:
         with suppress(StoreBusy), self._queue.turn(timeout_s=0):  # else whoever is writing drops it
             self._file.drop()
         self._recorders.close()
+        self._beginners.close()
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -390,7 +391,7 @@ class RiskStore:
             intent = Intent(self._engine.dialect, in_flight, lockouts, self._clock)
             self._send_in_turn(self._queue, intent, again, deadline)
         else:
-            with self._recorder(deadline) as recorder:
+            with self._recorder(deadline, self._beginners) as recorder:
                 apart = not recorder.takes_others
                 Intent(recorder.dialect, in_flight, lockouts, self._clock, apart=apart).send(recorder.cursor)
 
@@ -405,6 +406,7 @@ class RiskStore:
             with self._queue.turn(left_until(deadline)), self._file.transaction(deadline) as (_, cursor):
                 outcome = ended()
                 outcome.write(cursor)
+                cursor.execute("COMMIT")
         else:
             with self._recorder(deadline) as recorder:
                 outcome = ended()
@@ -464,7 +466,8 @@ class RiskStore:
             place.job.write(cursor)
             for follower in self._queue.take(place, MOST_TOGETHER - 1):
                 follower.job.write(cursor)
-        place.committed = True
+            cursor.execute("COMMIT")
+            place.committed = True
 
     def _send_together(self, place: Place, deadline: float) -> None:
         """The same on a server: one statement, which is a transaction of its own, on a connection kept for this.
@@ -483,9 +486,17 @@ class RiskStore:
                 place.job.write(recorder.cursor)
             place.committed = True
 
+    def _open_recorders(self) -> None:
+        """Apart for beginnings, which the server itself is to give up earlier: else one that nobody waits for any more
+        could be carried out when its enforcement is over."""
+        limits = self._context.limits
+        self._recorders = Recorders(self._engine, limits.record_s, self._pool_size)
+        self._beginners = Recorders(self._engine, limits.intent_s, self._pool_size)
+
     @contextmanager
-    def _recorder(self, deadline: float) -> Iterator[Recorder]:
-        with translated(self._url, self._engine.dialect.loaded_dbapi), self._recorders.one(deadline) as recorder:
+    def _recorder(self, deadline: float, among: Recorders | None = None) -> Iterator[Recorder]:
+        driver = self._engine.dialect.loaded_dbapi
+        with translated(self._url, driver), (among or self._recorders).one(deadline) as recorder:
             yield recorder
 
     @contextmanager
@@ -534,8 +545,8 @@ class RiskStore:
         """In a forked child: connections of its own, and locks that no thread of the parent's holds."""
         if not self._in_memory:
             # The parent's connections are kept and never touched: to close one here would end what the parent does.
-            self._of_parent = (self._engine.pool, self._readers.pool, self._file, self._recorders)
-            self._recorders = Recorders(self._engine, self._context.limits.record_s, self._pool_size)
+            self._of_parent = (self._engine.pool, self._readers.pool, self._file, self._recorders, self._beginners)
+            self._open_recorders()
             self._engine.dispose(close=False)
             self._readers.dispose(close=False)
         self._queue = WriterQueue()

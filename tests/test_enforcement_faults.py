@@ -198,6 +198,25 @@ def test_a_record_waits_for_a_lock_in_the_server_no_longer_than_its_time(postgre
         assert holder.execute(waiting).fetchone() == (0,), "its statement does not stay behind"
 
 
+def test_an_intent_that_was_given_up_is_given_up_by_the_server_too(postgres_store_url: str) -> None:
+    plain = sa.make_url(postgres_store_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as other:
+        other.execute(
+            "CREATE FUNCTION hang() RETURNS trigger AS 'BEGIN PERFORM pg_sleep(1.5); RETURN NEW; END' LANGUAGE plpgsql"
+        )
+        other.execute("CREATE TRIGGER own BEFORE INSERT ON enforcement_in_flight FOR EACH ROW EXECUTE FUNCTION hang()")
+        with (
+            RiskStore(postgres_store_url, limits=Limits(intent_s=0.3)) as store,
+            store.enforce(1, "R", "A", "r", lock_until=None),
+        ):
+            pass
+        busy = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+        while other.execute(busy).fetchone() != (0,):
+            time.sleep(0.05)
+        assert other.execute("SELECT count(*) FROM enforcement_in_flight").fetchone() == (0,)
+        assert other.execute("SELECT count(*) FROM enforcement_log").fetchone() == (1,)
+
+
 def test_an_attempt_that_meets_its_own_earlier_commit_on_the_way_finds_it(postgres_store_url: str) -> None:
     """The first attempt is given up before the server has carried it out: the second must not take it for another's."""
     with RiskStore(postgres_store_url) as first, RiskStore(postgres_store_url) as second:

@@ -4,8 +4,8 @@ that are carried out by the driver's own SQL.
 SQLAlchemy's way from a statement and its parameters to the driver costs 70–100 µs, a Session another 45, beside some
 20 for the row itself (SQLite without the commit). Each event of an order and each enforcement would pay that. So a hot
 statement is compiled once, by public API, and sent as its SQL with converted values. The column types still check each
-value, errors are SQLAlchemy's as ever, and so are the events of the cursor (but not `before_execute`). What is left is
-printed by `python -m benchmarks`.
+value, and errors are SQLAlchemy's as ever. So are the events of the cursor (but not `before_execute`), unless it is the
+driver's own that sends it: see :class:`Lane`. What is left is printed by `python -m benchmarks`.
 """
 
 from __future__ import annotations
@@ -140,16 +140,12 @@ class Lane:
 
         Raises InvalidValue for a value that its column cannot keep, and SQLAlchemy's errors.
         """
-        cursor = self._cursor
-        if cursor is not None and isinstance(self._given, sa.Connection):
-            compiled = prepared.on(self._given.dialect)
-            values = compiled.values(parameters)
-            try:
-                cursor.execute(compiled.sql, values)
-            except self._given.dialect.loaded_dbapi.IntegrityError:
-                pass  # nothing is written: once more, for SQLAlchemy's error
-            else:
-                return Written(cursor.rowcount, cursor.lastrowid)
+        cursor, given = self._cursor, self._given
+        # Options of somebody's own may change what is sent (schema_translate_map).
+        if cursor is not None and isinstance(given, sa.Connection) and not given.get_execution_options():
+            compiled = prepared.on(given.dialect)
+            _send(given, cursor, compiled.sql, compiled.values(parameters))
+            return Written(cursor.rowcount, cursor.lastrowid)
         result = prepared.execute(self.connection(model), parameters)
         if result.returns_rows:
             return Written(result.rowcount, result.scalar_one())
@@ -176,11 +172,16 @@ class Lane:
         return self.dialect(model).name == "postgresql" and is_distributed(self.connection(model))
 
     def finish(self) -> None:
-        """Commits, by the Session if there is one: with what is pending, and whatever its listeners add to it."""
+        """Commits, by the Session if there is one: with what is pending, and whatever its listeners add to it.
+
+        What the driver began it commits, unless SQLAlchemy has joined: from then on that is SQLAlchemy's alone.
+        """
         if self._session is not None:
             self._session.commit()
         if self._joined is not None:
             self._joined.close()  # commits, unless the Session has
+        elif self._cursor is not None and isinstance(self._given, sa.Connection):
+            _send(self._given, self._cursor, "COMMIT")
 
     def end(self) -> None:
         """Lets go of the connection, which is the next transaction's."""
@@ -198,6 +199,21 @@ class Lane:
             self._joined = ExitStack()
             self._joined.enter_context(self._given.begin())
         return self._given
+
+
+def _send(connection: sa.Connection, cursor: Any, sql: str, values: Any = ()) -> None:
+    """By the driver's cursor. Raises SQLAlchemy's errors, as if the connection had sent it."""
+    try:
+        cursor.execute(sql, values)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise sa.exc.DBAPIError.instance(
+            sql,
+            values,
+            error,
+            connection.dialect.loaded_dbapi.Error,
+            hide_parameters=connection.engine.hide_parameters,
+            dialect=connection.dialect,
+        ) from error
 
 
 _OVER = "this transaction is over: begin another one"
