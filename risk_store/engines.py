@@ -28,6 +28,7 @@ from risk_store.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
+from risk_store.long_statements import send_long_statements_native
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -264,6 +265,8 @@ def _prepare(engine: sa.Engine, url: URL, purpose: Purpose) -> None:
         _prepare_sqlite(engine, purpose)
     else:
         watch_connections(engine)  # survives a server's restart, and one that never answers
+        if engine.dialect.driver == "psycopg" and not engine.dialect.is_async:
+            send_long_statements_native(engine)
         if purpose == "watch":
             event.listen(engine, "connect", _load_any_instant)
 
