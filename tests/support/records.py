@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dis
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 
+import risk_store
 from risk_store import EnforcementLog, Lockout
 from risk_store.writers import Place
 
@@ -70,6 +73,9 @@ def sizes_of_groups(monkeypatch: pytest.MonkeyPatch, queue: type[Any]) -> list[i
     return sizes
 
 
+PACKAGE = f"{Path(risk_store.__file__).parent}{os.sep}"  # the checkout's folder may have that name too
+
+
 class CtrlC:
     """Raises KeyboardInterrupt in this thread at the n-th place in risk_store at which CPython looks for signals.
 
@@ -91,7 +97,8 @@ class CtrlC:
         sys.settrace(None)
 
     def _trace(self, frame: FrameType, event: str, _argument: object) -> Any:
-        if "/risk_store/" not in frame.f_code.co_filename or "/tests/" in frame.f_code.co_filename:
+        # Not in other libraries, whose callbacks of weak references may run anywhere, and tell nobody of an exception.
+        if not frame.f_code.co_filename.startswith(PACKAGE):
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
