@@ -184,7 +184,7 @@ async def door(url: str, driver: str, clocks: Clocks) -> AsyncIterator[Door]:
         driver,
         clock=lambda: clocks.now,
         monotonic=lambda: clocks.seconds,
-        limits=Limits(intent_s=0.3, record_s=1.0),
+        limits=Limits(intent_s=1.0, record_s=2.0),  # of a slow machine too
     )
     yield opened
     await opened.close()
