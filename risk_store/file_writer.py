@@ -71,18 +71,18 @@ class FileWriter:
         """Closes the connection; the next transaction opens another one. By the thread that has the turn."""
         connection, self._connection = self._connection, None
         raw, self._raw = self._raw, None
-        if connection is not None:
-            connection.close()
-        if raw is not None:  # SQLAlchemy does not close one that it has invalidated, which keeps the file's lock
-            raw.close()
+        try:
+            if connection is not None:
+                connection.close()
+        finally:
+            if raw is not None:  # SQLAlchemy does not close one that it has invalidated, which keeps the file's lock
+                raw.close()
 
     def _take(self) -> sa.Connection:
         connection = self._connection
-        is_usable = connection is not None and not connection.closed and not connection.invalidated
-        if connection is not None and is_usable and not self._raw.in_transaction:
-            return connection
-        self.drop()  # Ctrl-C came between a transaction that failed and its end, or somebody invalidated it
-        self._connection = connection = self._engine.connect()
-        self._raw = connection.connection.dbapi_connection
-        connection.detach()
+        if connection is None or connection.closed or connection.invalidated or self._raw.in_transaction:
+            self.drop()  # Ctrl-C came between a transaction that failed and its end, or somebody invalidated it
+            self._connection = connection = self._engine.connect()
+            self._raw = connection.connection.dbapi_connection
+            connection.detach()
         return connection
