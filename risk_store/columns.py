@@ -20,9 +20,8 @@ from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from enum import IntEnum
-from functools import lru_cache
 from types import NoneType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
@@ -41,6 +40,7 @@ __all__ = [
     "Int64",
     "IntCode",
     "Unreadable",
+    "Usual",
     "UtcInstant",
     "instant_key",
     "instant_of",
@@ -74,6 +74,16 @@ class Unreadable:
         return stored
 
 
+class Usual(NamedTuple):
+    """Python expressions of a value ``{v}``, to be written out where a call for each value would cost too much."""
+
+    condition: str
+    """True of usual values. It may say no in doubt. It knows `datetime`, `UTC`, `inf`, and `kind` as ``{kind}``."""
+    sent: str = "{v}"
+    """What the driver takes for such a value."""
+    kind: type | None = None
+
+
 class CheckedType(TypeDecorator[T]):
     """Base of the store's column types: `write` checks a Python value, `read` understands a stored one.
 
@@ -101,8 +111,7 @@ class CheckedType(TypeDecorator[T]):
     as_stored: ClassVar[type | None] = None
     """The type of stored values that :meth:`read` returns as they are, if there is one."""
     as_is: ClassVar[str | None] = None
-    """A Python expression of ``{v}``, true of usual values that :meth:`write` returns as they are: where it is written
-    out, they cost no call. It may say no in doubt. It knows `datetime`, `UTC` and `inf`."""
+    """The condition of :class:`Usual`, where :meth:`write` returns usual values as they are."""
     by_value: ClassVar[type | None] = None
     """The type of stored values of which :meth:`read` makes the same where they are equal, if there is one."""
 
@@ -143,9 +152,9 @@ class CheckedType(TypeDecorator[T]):
         """What makes of a Python value the one that the driver takes: `write`, and what its form needs there."""
         return self.write
 
-    def as_is_on(self, dialect: sa.Dialect) -> str | None:  # noqa: ARG002 (others ask for it)
-        """The same of :meth:`encoder`, if it leaves any as they are."""
-        return self.as_is
+    def usual(self, dialect: sa.Dialect) -> Usual | None:  # noqa: ARG002 (others ask for it)
+        """What :meth:`encoder` makes of usual values."""
+        return None if self.as_is is None else Usual(self.as_is)
 
     def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
         return None if value is None else self.encoder(dialect)(value)
@@ -240,6 +249,9 @@ class IntCode(CheckedType[IntEnum]):
             return int(value)
         known = ", ".join(f"{member.name} {member.value}" for member in self.enum)
         raise self.refuse(value, f"one of {known}")
+
+    def usual(self, dialect: sa.Dialect) -> Usual:  # noqa: ARG002 (others ask for it)
+        return Usual("type({v}) is {kind}", "{v}._value_", self.enum)
 
     def read(self, stored: Any) -> Any:
         try:
@@ -417,7 +429,6 @@ class UtcInstant(CheckedType[datetime]):
 
     impl = sa.DateTime
     by_value = str
-    as_is = "type({v}) is datetime and {v}.tzinfo is UTC"
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
         if dialect.name == "sqlite":
@@ -426,12 +437,11 @@ class UtcInstant(CheckedType[datetime]):
 
     def encoder(self, dialect: sa.Dialect) -> Callable[[Any], Any]:
         write = self.write
-        if dialect.name != "sqlite":
-            return write
-        return lambda value: _text_of(value if isinstance(value, datetime) and value.tzinfo is UTC else write(value))
+        return write if dialect.name != "sqlite" else lambda value: self.text(write(value))
 
-    def as_is_on(self, dialect: sa.Dialect) -> str | None:
-        return self.as_is if dialect.name != "sqlite" else None
+    def usual(self, dialect: sa.Dialect) -> Usual:
+        sent = "{v}.isoformat(' ')[:-6]" if dialect.name == "sqlite" else "{v}"  # as `text` does
+        return Usual("type({v}) is datetime and {v}.tzinfo is UTC", sent)
 
     def write(self, value: Any) -> datetime:
         if type(value) is datetime and value.tzinfo is UTC:
@@ -489,10 +499,6 @@ class UtcInstant(CheckedType[datetime]):
         """The canonical text of an aware instant, as SQLite keeps it."""
         utc = instant if instant.tzinfo is UTC else instant.astimezone(UTC)
         return utc.isoformat(" ")[:-6]  # without +00:00
-
-
-# An event has up to six instants, and most are "now" or the order's beginning; a record has "now" in four columns.
-_text_of = lru_cache(maxsize=256)(UtcInstant.text)
 
 
 class CalendarDate(CheckedType[date]):

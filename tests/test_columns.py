@@ -41,6 +41,7 @@ from risk_store.columns import (
 from risk_store.engines import open_engine
 from risk_store.errors import InvalidValue, shown
 from risk_store.models import Base
+from risk_store.repositories.encoding import Taken, encoder, row_encoder
 from tests.support.postgres import Server
 
 # Nothing here depends on how fast the machine is.
@@ -466,6 +467,42 @@ def test_a_column_is_written_as_each_of_its_values_would_be(
     one = type_.encoder(dialect)
     by_value = written(lambda: [None if value is None else one(value) for value in values])
     assert written(lambda: type_.encode_column(values, dialect)) == by_value
+
+
+codes = st.sampled_from([OrderType.STOP, OrderSide.SELL, OrderState.FILLED, 4, True])
+
+
+@often
+@given(
+    values=st.lists(odd | st.datetimes(timezones=st.just(UTC) | zones) | codes, min_size=1, max_size=12),
+    again=st.lists(st.integers(0, 11), max_size=12),
+    type_=st.sampled_from([*(column.type for column in SAMPLE.columns), IntCode(OrderSide), sa.Boolean()]),
+    name=st.sampled_from(["sqlite", "postgresql"]),
+    by_position=st.booleans(),
+)
+@example([datetime(2025, 10, 21, tzinfo=UTC), None], [0, 1, 0], UtcInstant(), "sqlite", True)
+@example([OrderSide.SELL, OrderType.STOP], [0], IntCode(OrderSide), "sqlite", False)
+def test_a_row_is_written_as_each_of_its_values_would_be(
+    engines: dict[str, sa.Connection], values: list[Any], again: list[int], type_: Any, name: str, by_position: bool
+) -> None:
+    dialect = engines[name].dialect
+    values = [*values, *(values[n] for n in again if n < len(values))]  # the same object in several columns
+    taken = [Taken.of(f"p{n}", f"k{n}", type_, dialect) for n in range(len(values))]
+    encode = row_encoder(taken, {}, by_position=by_position)
+
+    def written(encode: Any) -> Any:
+        try:
+            return [(type(value), value) for value in encode()]
+        except (InvalidValue, TypeError, ValueError) as refused:  # those are what SQLAlchemy's Boolean raises
+            return str(refused)
+
+    def row() -> list[Any]:
+        encoded = encode({f"k{n}": value for n, value in enumerate(values)})
+        return list(encoded if by_position else encoded.values())
+
+    one = encoder(type_, dialect)
+    by_value = written(lambda: [value if one is None or value is None else one(value) for value in values])
+    assert written(row) == by_value
 
 
 @often

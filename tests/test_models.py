@@ -1,8 +1,10 @@
 """The models: what building one refuses, what a row becomes, and what a plain Session may write."""
 
+import copy
 import dataclasses
 import inspect
 import json
+import pickle
 import shutil
 import sqlite3
 import subprocess
@@ -937,6 +939,9 @@ def test_a_model_with_an_init_of_its_own_is_made_as_its_dataclass_says(model: ty
             assert isinstance(value, datetime)
         else:
             assert value == getattr(model._loaded({}), field.name), "its default, as a row without a value has it"
+    assert sa.inspect(made).transient
+    for again in (dataclasses.replace(made), copy.copy(made), pickle.loads(pickle.dumps(made))):
+        assert (type(again), again.to_dict()) == (model, made.to_dict())
     for name in required:
         with pytest.raises(TypeError, match=name):
             model(**{other: 7 for other in required if other != name})

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import sqlalchemy as sa
 
-from risk_store.columns import CheckedType
+from risk_store.columns import CheckedType, Usual
 
 __all__ = ["Taken", "encode_column", "encoder", "row_encoder"]
 
@@ -25,8 +25,19 @@ class Taken(NamedTuple):
     """In what the statement is given."""
     encode: Encode | None
     """What makes of a value that is not None the one that the driver takes."""
-    as_is: str | None
-    """The values which that leaves as they are: see :attr:`CheckedType.as_is`."""
+    usual: Usual | None
+    """The same of usual values, without a call."""
+
+    @classmethod
+    def of(cls, name: str, key: str, type_: Any, dialect: sa.Dialect) -> Self:
+        """A parameter of this type."""
+        usual = _BOOLEANS if isinstance(type_, sa.Boolean) else None
+        if isinstance(type_, CheckedType):
+            usual = type_.usual(dialect)
+        return cls(name, key, encoder(type_, dialect), usual)
+
+
+_BOOLEANS = Usual("{v} is True or {v} is False")  # which each driver takes
 
 
 def encoder(type_: Any, dialect: sa.Dialect) -> Encode | None:
@@ -53,15 +64,16 @@ def row_encoder(
     """One function for all parameters of a statement: what the driver takes, from what is given by key.
 
     An order event has 25 values, and a call for each would cost more than all else that is done with them. So the
-    function is written out, as a dataclass's `__init__` is, and looks at the usual values in place.
+    function is written out, as a dataclass's `__init__` is, and makes of usual values in place what the driver takes.
 
-    >>> taken = [Taken("a", "x", str.upper, None), Taken("b", "y", str.upper, "type({v}) is int")]
+    >>> taken = [Taken("a", "x", str.upper, None), Taken("b", "y", str.upper, Usual("type({v}) is int", "-{v}"))]
     >>> encode = row_encoder(taken, {}, by_position=True)
     >>> encode({"x": "one", "y": 2}), encode({"x": None, "y": "two"})
-    (('ONE', 2), (None, 'TWO'))
+    (('ONE', -2), (None, 'TWO'))
     """
     names: dict[str, Any] = {"datetime": datetime, "UTC": UTC, "inf": math.inf}
     lines, values = ["def encode(given):"], {}
+    before: dict[Usual, list[int]] = {}
     for n, each in enumerate(taken):
         if each.key in values:
             continue  # taken more than once
@@ -69,11 +81,21 @@ def row_encoder(
         if each.key in fixed:
             names[value] = fixed[each.key]
             continue
+        usual, branches = each.usual, []
         lines.append(f"    {value} = given[{each.key!r}]")
+        if usual is not None and usual.sent != "{v}":
+            # A row has the same instant in several columns: "now".
+            lines.append(f"    given_{n} = {value}")
+            branches += [f"{value} is given_{m}: {value} = value_{m}" for m in before.get(usual, [])]
+            before.setdefault(usual, []).append(n)
+        if usual is not None:
+            names[f"kind_{n}"] = usual.kind
+            condition, sent = (form.format(v=value, kind=f"kind_{n}") for form in usual[:2])
+            branches.append(f"{condition}: {value} = {sent}" if sent != value else f"{condition}: pass")
         if each.encode is not None:
             names[f"encode_{n}"] = each.encode
-            usual = f"not ({each.as_is.format(v=value)}) and " if each.as_is else ""
-            lines.append(f"    if {usual}{value} is not None: {value} = encode_{n}({value})")
+            branches.append(f"{value} is not None: {value} = encode_{n}({value})")
+        lines += [f"    {'elif' if after else 'if'} {branch}" for after, branch in enumerate(branches)]
     if by_position:
         lines.append(f"    return ({''.join(f'{values[each.key]}, ' for each in taken)})")
     else:

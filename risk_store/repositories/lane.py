@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from risk_store.columns import CheckedType
 from risk_store.engines import HAS_BEGUN
 from risk_store.errors import InvalidValue, StoreClosed
 from risk_store.models import Base
@@ -77,8 +76,7 @@ class Prepared:
         parameters, fixed = {}, {}
         for bind, name in compiled.bind_names.items():
             if bind.required:
-                as_is = bind.type.as_is_on(dialect) if isinstance(bind.type, CheckedType) else None
-                parameters[name] = Taken(name, bind.key, encoder(bind.type, dialect), as_is)
+                parameters[name] = Taken.of(name, bind.key, bind.type, dialect)
             else:  # a value that is part of the statement
                 value, encode = bind.effective_value, encoder(bind.type, dialect)
                 fixed[name] = value if value is None or encode is None else encode(value)
