@@ -48,10 +48,11 @@ class FileWriter:
             try:
                 connection = self._take()
                 set_busy_timeout(connection, left_until(deadline))
-                cursor: Any = connection.connection.cursor()
+                raw = self._raw
+                cursor = raw.cursor()
                 cursor.execute("BEGIN IMMEDIATE")
                 yield connection, cursor
-                if cursor.connection.in_transaction:
+                if raw.in_transaction:
                     self.drop()  # a Session was given up in the middle
                 else:
                     cursor.close()

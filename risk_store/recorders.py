@@ -14,8 +14,10 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import URL
 
 from risk_store.deadlines import CutOff, answered_by, cut_off_at
+from risk_store.engines import translated
 from risk_store.sharding import is_distributed
 
 __all__ = ["Recorder", "Recorders"]
@@ -58,8 +60,9 @@ class Recorders:
     again in the general way.
     """
 
-    def __init__(self, engine: sa.Engine, most_s: float, most: int) -> None:
+    def __init__(self, engine: sa.Engine, url: URL, most_s: float, most: int) -> None:
         self._engine = engine
+        self._translated = translated(url, engine.dialect.loaded_dbapi)
         self._most_s = most_s
         self._most = most
         self._kept: deque[Recorder] = deque()
@@ -67,24 +70,28 @@ class Recorders:
 
     @contextmanager
     def one(self, deadline: float) -> Iterator[Recorder]:
-        """A connection for a block that ends by `deadline`, whatever the server does; an error in it closes it."""
-        recorder = self._take()
-        try:
-            if recorder is None:
-                recorder = self._open(deadline)
-            with recorder.cut.at(deadline):
-                yield recorder
-        except BaseException:
-            if recorder is not None:
+        """A connection for a block that ends by `deadline`, whatever the server does; an error in it closes it.
+
+        The driver's errors are the store's own then.
+        """
+        with self._translated:
+            recorder = self._take()
+            try:
+                if recorder is None:
+                    recorder = self._open(deadline)
+                with recorder.cut.at(deadline):
+                    yield recorder
+            except BaseException:
+                if recorder is not None:
+                    recorder.close()
+                raise
+            recorder.used = time.monotonic()
+            if len(self._kept) < self._most:
+                self._kept.append(recorder)
+            else:
                 recorder.close()
-            raise
-        recorder.used = time.monotonic()
-        if len(self._kept) < self._most:
-            self._kept.append(recorder)
-        else:
-            recorder.close()
-        if self._is_closed:
-            self.close()  # who closed the store meanwhile has not seen this one
+            if self._is_closed:
+                self.close()  # who closed the store meanwhile has not seen this one
 
     def close(self) -> None:
         """Closes all that nobody has at the moment; the others are closed when they come back."""

@@ -44,7 +44,7 @@ from risk_store.file_writer import FileWriter
 from risk_store.interrupted import Interrupted
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.models.base import utc_now
-from risk_store.recorders import Recorder, Recorders
+from risk_store.recorders import Recorders
 from risk_store.recording import Limits, Tried, lock_all, recording, run_steps, written_before
 from risk_store.repositories import Transaction
 from risk_store.repositories.outcomes import Intent, Outcome, write_apart, write_together
@@ -342,19 +342,28 @@ class RiskStore:
         if self._closed or self._verdict is None:
             with answered_by(deadline) if bounded else nullcontext():
                 self._check_ready(patience_s)
-        turn = self._queue.turn(patience_s) if self._is_sqlite else nullcontext()
-        with turn, self._transaction(deadline, bounded) as tx:
-            yield tx
+        if self._is_sqlite and not self._in_memory:  # each block around an order event costs it one or two percent
+            with self._queue.turn(patience_s):
+                until = deadline if bounded else time.monotonic() + BUSY_TIMEOUT_S
+                with self._file.transaction(until) as (writer, cursor), Transaction(writer, self._clock, cursor) as tx:
+                    yield tx
+        else:
+            turn = self._queue.turn(patience_s) if self._in_memory else nullcontext()
+            with turn, self._connected_transaction(deadline, bounded) as tx:
+                yield tx
 
     @contextmanager
-    def _transaction(self, deadline: float, bounded: bool) -> Iterator[Transaction]:
-        """A write transaction of the thread that has the turn."""
-        if self._is_sqlite and not self._in_memory:
-            if not bounded:
-                deadline = time.monotonic() + BUSY_TIMEOUT_S
+    def _transaction(self, deadline: float) -> Iterator[Transaction]:
+        """A write transaction of the thread that has the turn, over by `deadline`."""
+        if self._is_sqlite:
             with self._file.transaction(deadline) as (writer, cursor), Transaction(writer, self._clock, cursor) as tx:
                 yield tx
-            return
+        else:
+            with self._connected_transaction(deadline, bounded=True) as tx:
+                yield tx
+
+    @contextmanager
+    def _connected_transaction(self, deadline: float, bounded: bool) -> Iterator[Transaction]:
         with translated(self._url):
             self._thread.writing = True
             try:
@@ -391,7 +400,7 @@ class RiskStore:
             intent = Intent(self._engine.dialect, in_flight, lockouts, self._clock)
             self._send_in_turn(self._queue, intent, again, deadline)
         else:
-            with self._recorder(deadline, self._beginners) as recorder:
+            with self._beginners.one(deadline) as recorder:
                 apart = not recorder.takes_others
                 Intent(recorder.dialect, in_flight, lockouts, self._clock, apart=apart).send(recorder.cursor)
 
@@ -408,7 +417,7 @@ class RiskStore:
                 outcome.write(cursor)
                 cursor.execute("COMMIT")
         else:
-            with self._recorder(deadline) as recorder:
+            with self._recorders.one(deadline) as recorder:
                 outcome = ended()
                 outcome.write(recorder.cursor)
         return outcome.told()
@@ -433,6 +442,8 @@ class RiskStore:
                 queue.enter(place, left_until(deadline))
                 if not place.settled:
                     self._write_in_turn(queue, place, again, deadline)
+                elif job.refused is not None:
+                    raise job.refused
             finally:
                 queue.leave(place)
         except BaseException:
@@ -453,7 +464,7 @@ class RiskStore:
                 # Whose row it was that failed does not matter: each goes by itself now, this one first, and in the
                 # general way, since nobody knows what a failed COMMIT did.
                 queue.go_alone(place)
-        with self._transaction(deadline, bounded=True) as tx:
+        with self._transaction(deadline) as tx:
             again(tx)
 
     def _write_together(self, place: Place, deadline: float) -> None:
@@ -462,10 +473,12 @@ class RiskStore:
         The others are taken along only when the file is ours, so that none waits longer than it would have; they know
         of nothing until `place` is committed.
         """
+        place.job.encoded()  # what is wrong with its own values must not cost the connection
         with self._file.transaction(deadline) as (_, cursor):
             place.job.write(cursor)
             for follower in self._queue.take(place, MOST_TOGETHER - 1):
-                follower.job.write(cursor)
+                if follower.job.is_ready():
+                    follower.job.write(cursor)
             cursor.execute("COMMIT")
             place.committed = True
 
@@ -474,9 +487,10 @@ class RiskStore:
 
         Those who wait are taken along when the connection is there, as many as have come until then.
         """
-        with self._recorder(deadline) as recorder:
+        place.job.encoded()
+        with self._recorders.one(deadline) as recorder:
             most = MOST_TOGETHER - 1 if recorder.takes_others else 0
-            others = [follower.job for follower in self._records.take(place, most)]
+            others = [follower.job for follower in self._records.take(place, most) if follower.job.is_ready()]
             if not recorder.takes_others:
                 self._records.let_all_in()  # they lie on many workers, of which one may be silent
                 write_apart(recorder.dialect, recorder.cursor, place.job)
@@ -490,14 +504,8 @@ class RiskStore:
         """Apart for beginnings, which the server itself is to give up earlier: else one that nobody waits for any more
         could be carried out when its enforcement is over."""
         limits = self._context.limits
-        self._recorders = Recorders(self._engine, limits.record_s, self._pool_size)
-        self._beginners = Recorders(self._engine, limits.intent_s, self._pool_size)
-
-    @contextmanager
-    def _recorder(self, deadline: float, among: Recorders | None = None) -> Iterator[Recorder]:
-        driver = self._engine.dialect.loaded_dbapi
-        with translated(self._url, driver), (among or self._recorders).one(deadline) as recorder:
-            yield recorder
+        self._recorders = Recorders(self._engine, self._url, limits.record_s, self._pool_size)
+        self._beginners = Recorders(self._engine, self._url, limits.intent_s, self._pool_size)
 
     @contextmanager
     def _connected(self, deadline: float, bounded: bool) -> Iterator[sa.Connection]:

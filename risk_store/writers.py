@@ -129,8 +129,10 @@ class WriterQueue:
 
     def leave(self, place: Place) -> None:
         """`place` is done, or has given up: whoever it took along is told, and the turn goes to the next one."""
+        place.gone = True
+        if place.settled:
+            return  # thirty of them at a time: not one of them has to wait here
         with self._mutex:
-            place.gone = True
             while place.taken:
                 self._let_go(place.taken[-1], place.committed)
                 place.taken.pop()
@@ -197,7 +199,10 @@ class AccountQueue:
         The caller calls :meth:`leave` whatever happens in here.
         """
         with self._mutex:
-            if self._has_room() and place.job.account_id not in {*self._busy(), *map(_account, self._waiting)}:
+            others = self._running or self._waiting
+            if not others or (
+                self._has_room() and place.job.account_id not in {*self._busy(), *map(_account, self._waiting)}
+            ):
                 self._running.append(place)
                 return
             place.gate = gate = threading.Lock()
@@ -253,8 +258,9 @@ class AccountQueue:
                 self._give_back(place)
             if place in self._running or place in self._waiting:
                 self._running = [other for other in self._running if other is not place]
-                self._waiting = [other for other in self._waiting if other is not place]
-                self._start_waiting()
+                if self._waiting:
+                    self._waiting = [other for other in self._waiting if other is not place]
+                    self._start_waiting()
         while place.taken:
             _settle(place.taken[-1])
             place.taken.pop()

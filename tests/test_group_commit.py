@@ -162,6 +162,27 @@ def test_a_record_that_may_not_be_written_never_joins_the_others(store: RiskStor
     assert (groups, rows(store)) == ([], [])
 
 
+def test_a_value_that_no_column_keeps_is_refused_alone_and_costs_the_others_nothing(
+    store: RiskStore, groups: list[int]
+) -> None:
+    """Another thread converts it, and tells its own."""
+    unfit: Any = {"limit": -500}
+    works = [
+        lambda: store.record(a_log(2), a_lockout(2)),
+        lambda: store.record(a_log(1, details=unfit), a_lockout(1)),
+        lambda: store.record(a_log(3), a_lockout(3)),
+    ]
+    with queued(store, *works) as raised:
+        pass
+    assert [(type(error), "enforcement_log.details" in str(error)) for error in raised] == [(InvalidValue, True)]
+    assert groups == [3], "one commit for all that could be written"
+    assert [account for account, _ in rows(store)] == [2, 3]
+    assert rows(store, LOCKED) == [(2,), (3,)]
+    with pytest.raises(InvalidValue, match=r"enforcement_log\.details"):
+        store.record(a_log(1, details=unfit))  # by itself
+    assert store.record(a_log(1)).id is not None
+
+
 def test_one_that_was_recorded_before_is_found_and_told_its_id(store: RiskStore) -> None:
     first = store.record(a_log(1))
     again = EnforcementLog.from_dict(first.to_dict() | {"id": None})

@@ -230,6 +230,28 @@ def test_a_record_that_fails_fails_alone(store: RiskStore, other: psycopg.Connec
     assert (store._records._running, store._records._waiting) == ([], [])
 
 
+def test_a_value_that_no_column_keeps_is_refused_alone_and_costs_the_others_nothing(
+    store: RiskStore, other: psycopg.Connection[Any], groups: list[int]
+) -> None:
+    """Another thread converts it, and tells its own."""
+    unfit: Any = {"limit": -500}
+    works = [
+        lambda: store.record(a_log(2), a_lockout(2)),
+        lambda: store.record(a_log(1, details=unfit), a_lockout(1)),
+        lambda: store.record(a_log(3), a_lockout(3)),
+    ]
+    with queued(store, *works) as raised:
+        pass
+    assert [(type(error), "enforcement_log.details" in str(error)) for error in raised] == [(InvalidValue, True)]
+    assert sum(groups) == 3, "no one went alone"
+    assert sorted(account for account, _ in rows(other)) == [2, 3]
+    assert locked(other) == [2, 3]
+    kept = list(store._recorders._kept)
+    with pytest.raises(InvalidValue, match=r"enforcement_log\.details"):
+        store.record(a_log(1, details=unfit))  # by itself
+    assert list(store._recorders._kept) == kept, "and costs no connection"
+
+
 def test_one_that_was_recorded_before_is_found_and_told_its_id(
     store: RiskStore, other: psycopg.Connection[Any]
 ) -> None:
