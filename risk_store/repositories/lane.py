@@ -138,9 +138,9 @@ class Lane:
 
         Raises InvalidValue for a value that its column cannot keep, and SQLAlchemy's errors.
         """
-        cursor, given = self._cursor, self._given
-        # Options of somebody's own may change what is sent (schema_translate_map).
-        if cursor is not None and isinstance(given, sa.Connection) and not given.get_execution_options():
+        by_driver = self._by_driver()
+        if by_driver is not None:
+            given, cursor = by_driver
             compiled = prepared.on(given.dialect)
             _send(given, cursor, compiled.sql, compiled.values(parameters))
             return Written(cursor.rowcount, cursor.lastrowid)
@@ -148,6 +148,26 @@ class Lane:
         if result.returns_rows:
             return Written(result.rowcount, result.scalar_one())
         return Written(result.rowcount, result.lastrowid if self.dialect(model).name == "sqlite" else None)
+
+    def read(self, prepared: Prepared, model: type[Base], parameters: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
+        """The rows of a hot statement, as the driver gives them. Raises as :meth:`write` does."""
+        by_driver = self._by_driver()
+        if by_driver is not None:
+            given, cursor = by_driver
+            compiled = prepared.on(given.dialect)
+            rows: list[tuple[Any, ...]] = _send(
+                given, cursor, compiled.sql, compiled.values(parameters), fetch=cursor.fetchall
+            )
+            return rows
+        return [tuple(row) for row in prepared.execute(self.connection(model), parameters)]
+
+    def _by_driver(self) -> tuple[sa.Connection, Any] | None:
+        """The connection and the driver's cursor, if that may send: options of somebody's own may change what is sent
+        (schema_translate_map)."""
+        cursor, given = self._cursor, self._given
+        if cursor is None or not isinstance(given, sa.Connection) or given.get_execution_options():
+            return None
+        return given, cursor
 
     def connection(self, model: type[Base]) -> sa.Connection:
         """The connection to the database of `model`; what is pending in the Session has been written."""
@@ -199,10 +219,13 @@ class Lane:
         return self._given
 
 
-def _send(connection: sa.Connection, cursor: Any, sql: str, values: Any = ()) -> None:
-    """By the driver's cursor. Raises SQLAlchemy's errors, as if the connection had sent it."""
+def _send(
+    connection: sa.Connection, cursor: Any, sql: str, values: Any = (), fetch: Callable[[], Any] = lambda: None
+) -> Any:
+    """By the driver's cursor; returns what `fetch` does. Raises SQLAlchemy's errors, as its connection would."""
     try:
         cursor.execute(sql, values)
+        return fetch()
     except connection.dialect.loaded_dbapi.Error as error:
         raise sa.exc.DBAPIError.instance(
             sql,

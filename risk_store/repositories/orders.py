@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
 from hashlib import blake2b
-from itertools import groupby
+from itertools import groupby, repeat
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -198,59 +198,70 @@ class OrderRepository(Repository):
         arguments.text("contract_id", contract_id)
         price, tick_size = check_market(price, tick_size)
         seen = None if at is None else arguments.instant("at", at)
+        asked = {"contract": contract_id, "at": seen}
         moves: list[StopMove] = []
         triggered: list[int] = []
         for _ in range(_ATTEMPTS):  # once, unless another program changes one of the orders between reading and locking
-            moving, reached, incomplete = self._decide(contract_id, price, tick_size, seen)
-            if moving or reached:
+            decisions, incomplete = self._decide(asked, price, tick_size)
+            if decisions:
                 self._take_turns(_TRAIL_CONTRACT, {contract_id})
-            self._lock(moving.values(), reached.values())
+            self._lock(decision.old for decision in decisions)
             settled = True
-            for (distance, new), old in moving.items():
-                ids = self._write_stops(_MOVE, old, distance=distance, new=new)
-                moves += [StopMove(id_, old[id_], new) for id_ in ids]
-                settled &= len(ids) == len(old)
-            for distance, old in reached.items():
-                at = seen or self._clock()
-                ids = self._write_stops(_TRIGGER, old, distance=distance, triggered=at)
-                triggered += ids
+            for decision in decisions:
+                old, new = decision.old, decision.new
+                ids = self._write_stops(decision, asked)
+                if new is None:
+                    triggered += ids
+                else:
+                    moves += map(StopMove._make, zip(ids, map(old.__getitem__, ids), repeat(new)))
                 settled &= len(ids) == len(old)
             if settled:
                 return TrailResult(sorted(moves), sorted(triggered), sorted(incomplete))
         raise StoreBusy
 
     def _decide(
-        self, contract_id: str, price: float, tick_size: float | None, at: datetime | None
-    ) -> tuple[dict[tuple[float, float], dict[int, float]], dict[float, dict[int, float]], list[int]]:
-        """Old stops by order id: of moves by (distance, new stop), of triggers by distance; and incomplete orders."""
-        moving: dict[tuple[float, float], dict[int, float]] = {}
-        reached: dict[float, dict[int, float]] = {}
-        incomplete: list[int] = []
-        asked = {"contract": contract_id, "at": at}
+        self, asked: Mapping[str, Any], price: float, tick_size: float | None
+    ) -> tuple[list[_Decision], list[int]]:
+        """What is to be written, and the ids of incomplete orders."""
         decided: dict[tuple[Any, ...], Trailed | None] = {}
-        for side, stop, distance in map(tuple[Any, ...], self._run(_FIGURES, Order, asked)):
+        for side, stop, distance in self._lane.read(_FIGURES, Order, asked):
             can_trail = _can_trail(side, stop, distance)
             decided[side, stop, distance] = trail(side, stop, distance, price, tick_size) if can_trail else None
-        if all(trailed and trailed.new == trailed.old and not trailed.triggered for trailed in decided.values()):
-            return moving, reached, incomplete  # most prices, and they need not know of which orders
-        for side, stop, distance, ids in map(tuple[Any, ...], self._run(_TRAILING, Order, asked)):
+        concerned = [figures for figures, trailed in decided.items() if trailed is None or _is_new(trailed)]
+        if not concerned:
+            return [], []  # most prices, and they need not know of which orders
+        alike = concerned[0] if len(concerned) == 1 and self._dialect(Order) == "sqlite" else None
+        if alike is None:
+            found = self._lane.read(_TRAILING, Order, asked)
+        else:
+            [(ids,)] = self._lane.read(_ALIKE, Order, _key_of(alike, asked))
+            found = [(*alike, ids)]
+        decisions: dict[tuple[float, float | None], _Decision] = {}
+        incomplete: list[int] = []
+        for side, stop, distance, ids in found:
             if not _can_trail(side, stop, distance):
                 incomplete += json.loads(ids)
                 continue
             trailed = decided.get((side, stop, distance)) or trail(side, stop, distance, price, tick_size)
-            if trailed.triggered or trailed.new != stop:
-                key = (distance, trailed.new)
-                alike = reached.setdefault(distance, {}) if trailed.triggered else moving.setdefault(key, {})
-                alike.update(dict.fromkeys(json.loads(ids), stop))
-        return moving, reached, incomplete
+            if _is_new(trailed):
+                new = None if trailed.triggered else trailed.new
+                decision = decisions.setdefault((distance, new), _Decision(distance, new, {}, alike))
+                decision.old.update(dict.fromkeys(json.loads(ids), stop))
+        return list(decisions.values()), incomplete
 
-    def _write_stops(self, prepared: Prepared, old: Mapping[int, float], **values: Any) -> Collection[int]:
+    def _write_stops(self, decision: _Decision, asked: Mapping[str, Any]) -> Collection[int]:
         """The ids of the orders for which what was decided still held when it was written."""
-        parameters = {"ids": as_parameter(old), "now": self._clock(), **values}
-        result = self._run(prepared, Order, parameters)
-        if result.returns_rows:
-            return result.scalars().all()
-        if result.rowcount != len(old):
+        old, new, now = decision.old, decision.new, self._clock()
+        what = {"now": now, **({"triggered": asked["at"] or now} if new is None else {"new": new})}
+        if decision.alike is not None:
+            prepared = _TRIGGER_ALIKE if new is None else _MOVE_ALIKE
+            key = _key_of(decision.alike, asked)
+        else:
+            prepared = _TRIGGER if new is None else _MOVE
+            key = {"ids": as_parameter(old), "distance": decision.distance}
+        if self._dialect(Order) != "sqlite":
+            return self._run(prepared, Order, {**key, **what}).scalars().all()
+        if self._lane.write(prepared, Order, {**key, **what}).rowcount != len(old):
             raise StoreBusy  # SQLite has one writer, and that is this transaction: somebody's trigger is in the way
         return old
 
@@ -340,11 +351,34 @@ _APPLY_NEW, _APPLY_TO_KNOWN = Prepared(statements.APPLY_NEW), Prepared(statement
 _APPLY_IN_PLACE, _INDEXED = Prepared(statements.APPLY_IN_PLACE), Prepared(statements.INDEXED_OF_ORDERS)
 _FIGURES, _TRAILING = Prepared(statements.TRAILING_FIGURES), Prepared(statements.TRAILING_ORDERS)
 _MOVE, _TRIGGER = Prepared(statements.MOVE_STOPS), Prepared(statements.TRIGGER_STOPS)
+_ALIKE = Prepared(statements.TRAILING_ALIKE)
+_MOVE_ALIKE, _TRIGGER_ALIKE = Prepared(statements.MOVE_ALIKE), Prepared(statements.TRIGGER_ALIKE)
 _LOCK, _LOCK_OF_ACCOUNT = Prepared(statements.LOCK_ORDERS), Prepared(statements.LOCK_ORDERS[DISTRIBUTED])
 _TRAIL_CONTRACT, _WRITE_CONTRACT = Prepared(statements.TRAIL_CONTRACT), Prepared(statements.WRITE_CONTRACT)
 _KNOWN, _KNOWN_OF_ACCOUNT = Prepared(statements.KNOWN_ORDERS), Prepared(statements.KNOWN_ORDERS_OF_ACCOUNT)
 _READERS = [column.type.read_column for column in Order.__table__.columns if isinstance(column.type, CheckedType)]
 _ATTEMPTS = 100
+
+
+class _Decision(NamedTuple):
+    """What a price does to some orders of one contract."""
+
+    distance: float
+    new: float | None
+    """Where their stops go; None if they are triggered."""
+    old: dict[int, float]
+    """Their stops as they are, by order id."""
+    alike: tuple[Any, ...] | None
+    """Their figures as stored, by which they can be written; None if by their ids. The stops of one distance lie behind
+    the same price: all that a price moves often have their figures in common."""
+
+
+def _key_of(alike: tuple[Any, ...], asked: Mapping[str, Any]) -> dict[str, Any]:
+    return {**asked, **dict(zip(("side", "stop_price", "trailing_amount"), alike, strict=True))}
+
+
+def _is_new(trailed: Trailed) -> bool:
+    return trailed.triggered or trailed.moved
 
 
 def _can_trail(side: Any, stop: Any, distance: Any) -> bool:

@@ -29,13 +29,16 @@ __all__ = [
     "LISTED_ORDERS",
     "LOCK_ORDERS",
     "MARK_UNCONFIRMED_ORDERS",
+    "MOVE_ALIKE",
     "MOVE_STOPS",
     "REQUIRED",
     "SAID_OF_INDEXED",
     "SAVE_ORDER",
+    "TRAILING_ALIKE",
     "TRAILING_FIGURES",
     "TRAIL_CONTRACT",
     "TRAILING_ORDERS",
+    "TRIGGER_ALIKE",
     "TRIGGER_STOPS",
     "snapshot_of",
     "WRITE_CONTRACT",
@@ -285,7 +288,8 @@ _AT = sa.bindparam("at", type_=ORDERS.c.created_at.type)
 _MADE_BY_THEN = sa.or_(_AT.is_(None), sa.func.coalesce(instant_of(ORDERS.c.created_at) <= _AT, sa.true()))
 
 
-_FIGURES = _as_stored(ORDERS.c[name] for name in ("side", "stop_price", "trailing_amount"))
+_DECISIVE = ("side", "stop_price", "trailing_amount")
+_FIGURES = _as_stored(ORDERS.c[name] for name in _DECISIVE)
 _TRAILING = sa.select(*_FIGURES).where(ORDERS.c.contract_id == sa.bindparam("contract"), _TRAILS, _MADE_BY_THEN)
 TRAILING_FIGURES = _TRAILING.distinct()
 """What decides about the orders of a contract that a price may move or trigger: side, stop and distance, each once. A
@@ -304,13 +308,31 @@ TRAILING_ORDERS = {
 """By dialect: the same with the ids of the orders that have them in common, as JSON."""
 
 
+_ALIKE = sa.and_(
+    ORDERS.c.contract_id == sa.bindparam("contract"),
+    _TRAILS,
+    _MADE_BY_THEN,
+    # As they are stored, and NULL where it is.
+    *(
+        figure.is_not_distinct_from(sa.bindparam(name, type_=sa.types.NullType()))
+        for name, figure in zip(_DECISIVE, _FIGURES, strict=True)
+    ),
+)
+TRAILING_ALIKE = {"sqlite": sa.select(sa.func.json_group_array(ORDERS.c.id)).where(_ALIKE)}
+"""On SQLite: the ids of those that have the same figures, as JSON. Parameters: those of TRAILING_FIGURES, and
+``side``, ``stop_price`` and ``trailing_amount`` as they are stored.
+
+Nobody comes between reading and writing there, so the same orders can be written by their figures: a third cheaper than
+by their ids."""
+
+_CHANGED = sa.update(ORDERS).values(updated_at=sa.bindparam("now", type_=ORDERS.c.updated_at.type))
+
+
 def _still_trailing(dialect: str) -> sa.Update:
     """Some orders, as far as they still trail, and by the distance that was decided on: judged by the UPDATE itself."""
     distance = ORDERS.c.trailing_amount
-    update = (
-        sa.update(ORDERS)
-        .where(among(ORDERS.c.id, dialect), _TRAILS, distance == sa.bindparam("distance", type_=distance.type))
-        .values(updated_at=sa.bindparam("now", type_=ORDERS.c.updated_at.type))
+    update = _CHANGED.where(
+        among(ORDERS.c.id, dialect), _TRAILS, distance == sa.bindparam("distance", type_=distance.type)
     )
     # On SQLite nobody comes between reading and writing, and to return the ids would cost as much again as the UPDATE.
     return update if dialect == "sqlite" else update.returning(ORDERS.c.id)
@@ -325,10 +347,16 @@ MOVE_STOPS = by_dialect(lambda dialect: _still_trailing(dialect).where(_TIGHTER)
 """By dialect: moves the stops of orders with one distance to one place, where that is tighter; a server returns the ids
 of those it moved. Parameters: ``ids``, ``distance``, ``new``, ``now``."""
 
+MOVE_ALIKE = {"sqlite": _CHANGED.where(_ALIKE).values(stop_price=_NEW)}
+"""On SQLite: the same for all that are alike. Parameters: those of TRAILING_ALIKE, ``new``, ``now``."""
+
 _TRIGGERED_AT = sa.bindparam("triggered", type_=ORDERS.c.triggered_at.type)
 TRIGGER_STOPS = by_dialect(lambda dialect: _still_trailing(dialect).values(triggered_at=_TRIGGERED_AT))
 """By dialect: the same for orders that a price has triggered: it has triggered one that was tightened meanwhile, too.
 Parameters: ``ids``, ``distance``, ``triggered``, ``now``."""
+
+TRIGGER_ALIKE = {"sqlite": _CHANGED.where(_ALIKE).values(triggered_at=_TRIGGERED_AT)}
+"""On SQLite: the same for all that are alike. Parameters: those of TRAILING_ALIKE, ``triggered``, ``now``."""
 
 
 # What the gateway's own list says -------------------------------------------------------------------------------------

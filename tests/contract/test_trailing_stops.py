@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from risk_store import InvalidValue, Order, OrderRepository, OrderSide, OrderState, OrderType, RiskStore, StoreBusy
 from risk_store.events import OrderUpdate
-from risk_store.trailing import TrailResult
+from risk_store.trailing import StopMove, TrailResult
 
 if TYPE_CHECKING:
     from tests.contract.conftest import Clock
@@ -107,6 +107,44 @@ def test_an_order_made_after_a_delayed_tick_is_not_moved_by_it(orders: OrderRepo
     assert [move.order_id for move in result.moves] == [1]
     assert orders.trail(MNQ, 20000.0, at=PLACED + timedelta(seconds=4)).triggered == [1]
     assert orders.trail(MNQ, 21050.0, at=PLACED + timedelta(seconds=5)).moves == [(2, 20990.0, 21040.0)]
+
+
+def test_orders_that_are_alike_go_together_and_no_other_goes_along(store: RiskStore) -> None:
+    """All that this price concerns have their figures in common: on a file they are written by those."""
+    others = [
+        a_stop(11, contract_id="CON.F.US.EP.U25"),
+        a_stop(12, state=OrderState.SUSPENDED, parent_order_id=7),
+        a_stop(13, created_at=PLACED + timedelta(seconds=5)),
+        a_stop(14, stop_price=21040.0),
+        a_stop(15, side=BUY, stop_price=21060.0, trailing_amount=20.0),
+        a_stop(16, triggered_at=PLACED),
+    ]
+    with store.begin() as tx:
+        for order in [*(a_stop(id_, account_id=id_) for id_ in (3, 1, 2)), *others]:
+            tx.orders.save(order)
+    at = PLACED + timedelta(seconds=4)
+    with store.begin() as tx:
+        moves = [StopMove(id_, 20990.0, 21040.0) for id_ in (1, 2, 3)]
+        assert tx.orders.trail(MNQ, 21050.0, at=at) == TrailResult(moves, [], [])
+    with store.begin() as tx:
+        assert tx.orders.trail(MNQ, 21040.0, at=at) == TrailResult([], [1, 2, 3, 14], [])
+    with store.read() as tx:
+        found = {order.id: (order.stop_price, order.triggered_at) for order in tx.orders.working()}
+    assert found == {
+        **dict.fromkeys((1, 2, 3, 14), (21040.0, at)),
+        **{order.id: (order.stop_price, order.triggered_at) for order in others if order.id != 14},
+    }
+
+
+@pytest.mark.parametrize(("stop", "distance"), [("NULL", "10.0"), ("20990.0", "NULL"), ("NULL", "NULL")])
+def test_orders_that_are_alike_in_what_they_lack_are_named(store: RiskStore, stop: str, distance: str) -> None:
+    with store.begin() as tx:
+        for id_ in (3, 1, 2):
+            tx.orders.save(a_stop(id_))
+        lacking = f"UPDATE orders SET stop_price = {stop}, trailing_amount = {distance} WHERE id < 3"
+        tx.session.execute(sa.text(lacking))
+    with store.begin() as tx:
+        assert tx.orders.trail(MNQ, 20995.0) == TrailResult([], [], [1, 2])
 
 
 def test_orders_that_should_trail_and_cannot_are_named(orders: OrderRepository, session: Session) -> None:
