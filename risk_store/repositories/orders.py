@@ -205,65 +205,73 @@ class OrderRepository(Repository):
             decisions, incomplete = self._decide(asked, price, tick_size)
             if decisions:
                 self._take_turns(_TRAIL_CONTRACT, {contract_id})
-            self._lock(decision.old for decision in decisions)
+            self._lock(decision.old for decision in decisions if isinstance(decision, _OfOneDistance))
             settled = True
             for decision in decisions:
-                old, new = decision.old, decision.new
                 ids = self._write_stops(decision, asked)
-                if new is None:
+                if decision.new is None:
                     triggered += ids
                 else:
-                    moves += map(StopMove._make, zip(ids, map(old.__getitem__, ids), repeat(new)))
-                settled &= len(ids) == len(old)
+                    moves += map(StopMove._make, zip(ids, decision.stops(ids), repeat(decision.new)))
+                settled &= len(ids) >= decision.number
             if settled:
                 return TrailResult(sorted(moves), sorted(triggered), sorted(incomplete))
         raise StoreBusy
 
     def _decide(
         self, asked: Mapping[str, Any], price: float, tick_size: float | None
-    ) -> tuple[list[_Decision], list[int]]:
+    ) -> tuple[Sequence[_Alike | _OfOneDistance], list[int]]:
         """What is to be written, and the ids of incomplete orders."""
         decided: dict[tuple[Any, ...], Trailed | None] = {}
-        for side, stop, distance in self._lane.read(_FIGURES, Order, asked):
-            can_trail = _can_trail(side, stop, distance)
-            decided[side, stop, distance] = trail(side, stop, distance, price, tick_size) if can_trail else None
-        concerned = [figures for figures, trailed in decided.items() if trailed is None or _is_new(trailed)]
+        concerned: list[tuple[Trailed | None, _Alike]] = []
+        for side, stop, distance, *number in self._lane.read(_FIGURES, Order, asked):
+            trailed = trail(side, stop, distance, price, tick_size) if _can_trail(side, stop, distance) else None
+            decided[side, stop, distance] = trailed
+            if trailed is None or _is_new(trailed):
+                concerned.append((trailed, _Alike((side, stop, distance), _place_of(trailed), sum(number))))
         if not concerned:
             return [], []  # most prices, and they need not know of which orders
-        alike = concerned[0] if len(concerned) == 1 and self._dialect(Order) == "sqlite" else None
-        if alike is None:
-            found = self._lane.read(_TRAILING, Order, asked)
-        else:
-            [(ids,)] = self._lane.read(_ALIKE, Order, _key_of(alike, asked))
-            found = [(*alike, ids)]
-        decisions: dict[tuple[float, float | None], _Decision] = {}
+        [(trailed, alike), *others] = concerned
+        if not others and trailed is not None:
+            return [alike], []
+        decisions: dict[tuple[float, float | None], _OfOneDistance] = {}
         incomplete: list[int] = []
-        for side, stop, distance, ids in found:
+        for side, stop, distance, ids in self._lane.read(_TRAILING, Order, asked):
             if not _can_trail(side, stop, distance):
                 incomplete += json.loads(ids)
                 continue
             trailed = decided.get((side, stop, distance)) or trail(side, stop, distance, price, tick_size)
             if _is_new(trailed):
-                new = None if trailed.triggered else trailed.new
-                decision = decisions.setdefault((distance, new), _Decision(distance, new, {}, alike))
+                new = _place_of(trailed)
+                decision = decisions.setdefault((distance, new), _OfOneDistance(distance, new, {}))
                 decision.old.update(dict.fromkeys(json.loads(ids), stop))
         return list(decisions.values()), incomplete
 
-    def _write_stops(self, decision: _Decision, asked: Mapping[str, Any]) -> Collection[int]:
+    def _write_stops(self, decision: _Alike | _OfOneDistance, asked: Mapping[str, Any]) -> Collection[int]:
         """The ids of the orders for which what was decided still held when it was written."""
-        old, new, now = decision.old, decision.new, self._clock()
+        new, now = decision.new, self._clock()
         what = {"now": now, **({"triggered": asked["at"] or now} if new is None else {"new": new})}
-        if decision.alike is not None:
-            prepared = _TRIGGER_ALIKE if new is None else _MOVE_ALIKE
-            key = _key_of(decision.alike, asked)
+        ids: Collection[int]
+        if isinstance(decision, _Alike):
+            triggers, moves = _ALIKE_OF[self._is_distributed(Order)]
+            prepared = triggers if new is None else moves
+            key = {**asked, **dict(zip(("side", "stop_price", "trailing_amount"), decision.figures, strict=True))}
         else:
             prepared = _TRIGGER if new is None else _MOVE
-            key = {"ids": as_parameter(old), "distance": decision.distance}
+            key = {"ids": as_parameter(decision.old), "distance": decision.distance}
         if self._dialect(Order) != "sqlite":
-            return self._run(prepared, Order, {**key, **what}).scalars().all()
-        if self._lane.write(prepared, Order, {**key, **what}).rowcount != len(old):
+            ids = self._run(prepared, Order, {**key, **what}).scalars().all()
+            return ids
+        ids = decision.old if isinstance(decision, _OfOneDistance) else self._ids_of(key)
+        if self._lane.write(prepared, Order, {**key, **what}).rowcount != len(ids):
             raise StoreBusy  # SQLite has one writer, and that is this transaction: somebody's trigger is in the way
-        return old
+        return ids
+
+    def _ids_of(self, alike: Mapping[str, Any]) -> list[int]:
+        """On SQLite, where an UPDATE that returns them would cost twice as much."""
+        [(ids,)] = self._lane.read(_ALIKE, Order, alike)
+        found: list[int] = json.loads(ids)
+        return found
 
     def _lock(self, *groups: Iterable[Collection[int]], account_id: int | None = None) -> None:
         """On a server: the orders' locks in the order of their ids, which everything here that writes many takes.
@@ -352,7 +360,10 @@ _APPLY_IN_PLACE, _INDEXED = Prepared(statements.APPLY_IN_PLACE), Prepared(statem
 _FIGURES, _TRAILING = Prepared(statements.TRAILING_FIGURES), Prepared(statements.TRAILING_ORDERS)
 _MOVE, _TRIGGER = Prepared(statements.MOVE_STOPS), Prepared(statements.TRIGGER_STOPS)
 _ALIKE = Prepared(statements.TRAILING_ALIKE)
-_MOVE_ALIKE, _TRIGGER_ALIKE = Prepared(statements.MOVE_ALIKE), Prepared(statements.TRIGGER_ALIKE)
+_ALIKE_OF = {  # by whether the store is distributed
+    False: (Prepared(statements.TRIGGER_ALIKE), Prepared(statements.MOVE_ALIKE)),
+    True: (Prepared(statements.TRIGGER_ALIKE[DISTRIBUTED]), Prepared(statements.MOVE_ALIKE[DISTRIBUTED])),
+}
 _LOCK, _LOCK_OF_ACCOUNT = Prepared(statements.LOCK_ORDERS), Prepared(statements.LOCK_ORDERS[DISTRIBUTED])
 _TRAIL_CONTRACT, _WRITE_CONTRACT = Prepared(statements.TRAIL_CONTRACT), Prepared(statements.WRITE_CONTRACT)
 _KNOWN, _KNOWN_OF_ACCOUNT = Prepared(statements.KNOWN_ORDERS), Prepared(statements.KNOWN_ORDERS_OF_ACCOUNT)
@@ -360,21 +371,44 @@ _READERS = [column.type.read_column for column in Order.__table__.columns if isi
 _ATTEMPTS = 100
 
 
-class _Decision(NamedTuple):
-    """What a price does to some orders of one contract."""
+class _Alike(NamedTuple):
+    """What a price does to all orders of a contract that have their figures in common.
+
+    The stops of one distance lie behind the same price: so all that a price moves are often alike.
+    """
+
+    figures: tuple[Any, Any, Any]
+    """Side, stop and distance, as stored."""
+    new: float | None
+    """Where their stops go; None if they are triggered."""
+    number: int
+    """How many they were, on a server, where others may change them."""
+
+    def stops(self, _ids: Collection[int]) -> Iterable[float]:
+        """As they were."""
+        return repeat(self.figures[1])
+
+
+class _OfOneDistance(NamedTuple):
+    """What a price does to orders of one distance that are told by their ids."""
 
     distance: float
     new: float | None
     """Where their stops go; None if they are triggered."""
     old: dict[int, float]
-    """Their stops as they are, by order id."""
-    alike: tuple[Any, ...] | None
-    """Their figures as stored, by which they can be written; None if by their ids. The stops of one distance lie behind
-    the same price: all that a price moves often have their figures in common."""
+    """Their stops as they were, by order id."""
+
+    @property
+    def number(self) -> int:
+        return len(self.old)
+
+    def stops(self, ids: Collection[int]) -> Iterable[float]:
+        """As they were."""
+        return map(self.old.__getitem__, ids)
 
 
-def _key_of(alike: tuple[Any, ...], asked: Mapping[str, Any]) -> dict[str, Any]:
-    return {**asked, **dict(zip(("side", "stop_price", "trailing_amount"), alike, strict=True))}
+def _place_of(trailed: Trailed | None) -> float | None:
+    return None if trailed is None or trailed.triggered else trailed.new
 
 
 def _is_new(trailed: Trailed) -> bool:
