@@ -52,6 +52,8 @@ class Order(Base, kw_only=True):
     """
 
     __tablename__ = "orders"
+    # Room for new versions of rows beside the old: a price moves many stops at once, and no index has what changes.
+    __table_args__ = ({"postgresql_with": {"fillfactor": 70}},)
 
     id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
     """The broker's order id."""

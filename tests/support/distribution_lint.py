@@ -206,7 +206,8 @@ def _of_ddl(node: Node) -> Iterator[tuple[str, str]]:
             yield from _of_element(element, table)
     elif kind == "AlterTableStmt":
         for command in node["cmds"]:
-            if (definition := command["def_"] if "def_" in command else command.get("def")) is None:
+            definition = command["def_"] if "def_" in command else command.get("def")
+            if not isinstance(definition, Mapping):  # nothing, or storage parameters, which each shard takes
                 continue
             yield from _of_element(definition, node["relation"]["relname"], added=True)
     elif kind == "IndexStmt" and node["unique"]:

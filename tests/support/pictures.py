@@ -86,11 +86,17 @@ def _postgresql_schema(connection: sa.Connection) -> Schema:
         "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint "
         "WHERE connamespace = current_schema()::regnamespace AND contype <> 'n'"
     )
+    found = connection.exec_driver_sql(
+        "SELECT relname, reloptions::text FROM pg_class "
+        "WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'"
+    )
+    settings = {table: options for table, options in found}  # noqa: C416 (dict() has no such type)
     return {
         table: {
             "columns": columns[table],
             "indexes": indexes.get(table, {}),
             "constraints": constraints.get(table, {}),
+            "settings": settings[table],
         }
         for table in tables
     }
