@@ -472,9 +472,15 @@ class UtcInstant(CheckedType[datetime]):
         return Unreadable.keep(stored) if parsed is None else parsed
 
     def read_column(self, stored: Sequence[Any]) -> Iterable[Any]:
-        if {*map(type, stored)} <= {datetime, NoneType} and all(value is None or value.tzinfo for value in stored):
+        kinds = {*map(type, stored)} - {NoneType}
+        if kinds == {datetime} and all(value is None or value.tzinfo for value in stored):
             with suppress(OverflowError):
                 return [None if value is None else value.astimezone(UTC) for value in stored]
+        if kinds == {str} and {*map(len, texts := {*stored} - {None})} <= _CANONICAL_LENGTHS:
+            with suppress(ValueError):
+                instants = [datetime.fromisoformat(text + "+00:00") for text in texts]
+                if all(instant.tzinfo is UTC for instant in instants):
+                    return map(dict(zip(texts, instants, strict=True)).get, stored)
         return super().read_column(stored)
 
     def is_readable(self, value: Any) -> bool:
@@ -615,7 +621,7 @@ CANONICAL = DAY + " [0-9][0-9]:[0-9][0-9]:[0-9][0-9]"
 CANONICAL_WITH_FRACTION = CANONICAL + "." + "[0-9]" * 6
 
 
-_CANONICAL_LENGTHS = (19, 26)
+_CANONICAL_LENGTHS = {19, 26}
 
 
 class instant_key(FunctionElement[datetime]):  # noqa: N801 (it reads as a SQL function)

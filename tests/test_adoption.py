@@ -551,7 +551,10 @@ def test_text_that_is_no_utf_8_is_read_and_hides_no_neighbour(v1_file: Path) -> 
         row = tx.enforcements.get(2)
         assert row is not None
         assert row.reason.encode("utf-8", "surrogateescape") == b"L\xffo"
-        assert "X\udcff" in [order.contract_id for order in tx.orders.working()]
+        contracts = [order.contract_id for order in tx.orders.working()]
+        assert "X\udcff" in contracts
+        assert contracts == [order.contract_id for order in tx.orders.snapshot()]
+        assert tx.session.scalar(sa.text("SELECT contract_id FROM orders WHERE id = 102")) == "X\udcff", "as before"
     stored = execute(v1_file, "SELECT hex(reason), hex(details) FROM enforcement_log WHERE id = 2")
     assert stored == [("4CFF6F", "7BFE")]
 

@@ -339,6 +339,34 @@ def test_a_snapshot_is_the_working_orders_as_values(orders: OrderRepository, ses
     )
 
 
+@pytest.mark.parametrize("number", [499, 500, 501, 1203])
+def test_a_snapshot_of_many_orders_is_whole_and_in_order(
+    orders: OrderRepository, session: Session, number: int
+) -> None:
+    """They are read in parts."""
+    rows = [{"id": id_, "account": id_ % 7} for id_ in range(1, number + 1)]
+    session.execute(
+        sa.text(
+            "INSERT INTO orders (id, account_id, contract_id, type, side, size, state, created_at) "
+            f"VALUES (:id, :account, '{MNQ}', 2, 1, 1, 2, '2025-10-21 14:00:00')"
+        ),
+        rows,
+    )
+    assert [row.id for row in same_as_working(orders)] == [row["id"] for row in rows]
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # no other engine lets such text in
+def test_a_text_that_is_no_utf_8_among_many_doubles_no_order_of_a_snapshot(
+    orders: OrderRepository, session: Session
+) -> None:
+    for id_ in range(1, 1003):
+        a_v1_row(session, id=id_)
+    session.execute(sa.text("UPDATE orders SET contract_id = CAST(x'58ff' AS TEXT) WHERE id = 901"))
+    found = same_as_working(orders)
+    assert [row.id for row in found] == list(range(1, 1003))
+    assert found[900].contract_id == "X\udcff"
+
+
 def test_a_snapshot_shows_what_the_session_holds_unwritten(orders: OrderRepository, session: Session) -> None:
     order = orders.save(an_order())
     order.custom_tag = "changed"
