@@ -496,13 +496,14 @@ def test_a_row_is_written_as_each_of_its_values_would_be(
         except (InvalidValue, TypeError, ValueError) as refused:  # those are what SQLAlchemy's Boolean raises
             return str(refused)
 
-    def row() -> list[Any]:
+    def row(values: list[Any]) -> list[Any]:
         encoded = encode({f"k{n}": value for n, value in enumerate(values)})
         return list(encoded if by_position else encoded.values())
 
     one = encoder(type_, dialect)
-    by_value = written(lambda: [value if one is None or value is None else one(value) for value in values])
-    assert written(row) == by_value
+    for row_values in (values, values, values[::-1]):  # one row after another
+        by_value = written(lambda: [value if one is None or value is None else one(value) for value in row_values])  # noqa: B023
+        assert written(lambda: row(row_values)) == by_value  # noqa: B023
 
 
 @often

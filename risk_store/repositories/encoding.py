@@ -81,17 +81,20 @@ def row_encoder(
         if each.key in fixed:
             names[value] = fixed[each.key]
             continue
-        usual, branches = each.usual, []
+        usual, branches, keep = each.usual, [], ""
         lines.append(f"    {value} = given[{each.key!r}]")
-        if usual is not None and usual.sent != "{v}":
-            # A row has the same instant in several columns: "now".
+        if usual is not None and "(" in usual.sent:
+            # A row has the same instant in several columns, and the next one has it again: "now".
             lines.append(f"    given_{n} = {value}")
             branches += [f"{value} is given_{m}: {value} = value_{m}" for m in before.get(usual, [])]
             before.setdefault(usual, []).append(n)
+            names[f"last_{n}"] = [(None, None)]  # given and sent, as one thing, since threads share it
+            branches.append(f"{value} is (last := last_{n}[0])[0]: {value} = last[1]")
+            keep = f"; last_{n}[0] = given_{n}, {value}"
         if usual is not None:
             names[f"kind_{n}"] = usual.kind
             condition, sent = (form.format(v=value, kind=f"kind_{n}") for form in usual[:2])
-            branches.append(f"{condition}: {value} = {sent}" if sent != value else f"{condition}: pass")
+            branches.append(f"{condition}: {value} = {sent}{keep}" if sent != value else f"{condition}: pass")
         if each.encode is not None:
             names[f"encode_{n}"] = each.encode
             branches.append(f"{value} is not None: {value} = encode_{n}({value})")

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, fields
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from hashlib import blake2b
 from itertools import groupby, repeat
 from operator import attrgetter
@@ -155,7 +155,7 @@ class OrderRepository(Repository):
         found = self._run(_INDEXED, Order, {"ids": as_parameter({row["id"] for row in rows})})
         stored: dict[int, list[Any]] = {row[0]: list(row[1:]) for row in found}
         instant: Any = Order.__table__.c.created_at.type
-        text = instant.bind_processor(self._lane.dialect(Order))
+        text = cache(instant.bind_processor(self._lane.dialect(Order)))  # many have the same
         elsewhere = set()
         for row in rows:
             *said, created_at = [row[name] for name in statements.SAID_OF_INDEXED]
