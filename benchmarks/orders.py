@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.contest import Contender, Turn, contest
 from benchmarks.enforcements import entered
 from benchmarks.ours import Ours
+from benchmarks.peers import some
 from benchmarks.peers.sqlalchemy_orm import Peer
 from benchmarks.places import Ground, Place, connect, settle
 from benchmarks.plain import ORDER_COLUMNS, Plain
@@ -37,8 +38,9 @@ OWN = {"updated_at", "seen_at"}
 
 def single_and_batch(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Place], Way]]) -> None:
     """W3: one commit each, and many in one transaction."""
-    limit = 1.25
     work = "W3, one commit each"
+    in_full = ground.label.endswith("FULL")
+    peers = peers if in_full else some(peers, size)
     count = size.orders if ground.is_sqlite else size.server_events
     turns = [order_events(count, number) for number in range(size.rounds + 1)]
     with entered(ground, [Plain, Ours, *peers.values()]) as ways:
@@ -50,7 +52,7 @@ def single_and_batch(ground: Ground, size: Size, book: Book, peers: Mapping[str,
     book.refuse(work, ground.label, outcome)
     book.add(work, ground.label, outcome, "µs", lambda seconds: seconds / count * 1e6)
     if ground.is_sqlite:
-        book.floor_ratio(work, ground.label, outcome, APPLY, limit if ground.label.endswith("FULL") else 1.4)
+        book.floor_ratio(work, ground.label, outcome, APPLY, 1.25 if in_full else 1.4)
 
     work = f"W3, {size.batch} in a transaction"
     batches = [order_events(size.batch, number) for number in range(size.bulk_rounds + 1)]
@@ -77,12 +79,12 @@ def trail(ground: Ground, size: Size, book: Book, _peers: Mapping[str, Callable[
             for way in ways:
                 _fill(way.place, size.stops, size.others)
             contenders = [
-                _writing(name, way, ways[0], _tick(way, moves=moves))
+                _writing(name, way, ways[0], _prices(way, size.prices, moves=moves))
                 for name, way in zip((floor, TRAIL, objects), ways, strict=True)
             ]
             outcome = contest(contenders, size.rounds)
         book.refuse(work, ground.label, outcome)
-        book.add(work, ground.label, outcome, "ms", lambda seconds: seconds * 1e3)
+        book.add(work, ground.label, outcome, "ms", lambda seconds: seconds / size.prices * 1e3)
         ours, loaded = outcome.get(TRAIL), outcome.get(objects)
         if ours is None:
             continue
@@ -98,10 +100,11 @@ def trail(ground: Ground, size: Size, book: Book, _peers: Mapping[str, Callable[
 def read_at_start(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Place], Way]]) -> None:
     """R5: the working orders among others that are done."""
     work = f"R5, {size.working:,} working orders"
+    peers = some(peers, size)
     floor = "plain driver, a dataclass with slots"
     with entered(ground, [Plain, Ours, Ours, *peers.values()]) as ways:
         for way in ways:
-            _fill(way.place, size.working, size.others)
+            _fill(way.place, size.working, size.stops)
         plain, quick, models, *others = ways
         reads: list[tuple[str, Callable[[], Iterable[Any]]]] = [(floor, plain.working)]
         if isinstance(quick, Ours):
@@ -131,9 +134,12 @@ def _at_once(apply_many: Callable[[Iterable[OrderUpdate]], object], batches: lis
     return turn
 
 
-def _tick(way: Any, *, moves: bool) -> Turn:
+def _prices(way: Any, prices: int, *, moves: bool) -> Turn:
+    """One after another, as they come: the first finds nothing in the processor's caches."""
+
     def turn(number: int) -> None:
-        way.trail(MNQ, 22_000.0 + 100.0 * number if moves else 21_005.0)
+        for price in range(number * prices, (number + 1) * prices):
+            way.trail(MNQ, 22_000.0 + 10.0 * price if moves else 21_005.0)
 
     return turn
 

@@ -19,8 +19,9 @@ class Size:
     threads: int
     seconds: float
     thread_rounds: int
-    all_threaded: bool
-    """W1 with threads: how long a turn is, how many there are, and whether every peer takes part."""
+    """W1 with threads: how long a turn is, and how many there are."""
+    all_peers: bool
+    """Whether every peer takes part where nothing is promised of it: they take longer than all else together."""
     bulk: int
     bulk_rounds: int
     peer_bulk: int
@@ -31,11 +32,12 @@ class Size:
     stops: int
     others: int
     """W4: orders beside the working stops, which no price may touch."""
+    prices: int
     log_rows: tuple[int, int]
     """R1 to R4: the sizes of the log between which growth is told."""
     report_rounds: int
     working: int
-    """R5: working orders at start."""
+    """R5: working orders at start, among `stops` that are done."""
     watched_events: int
     """D1: enforcements in one turn, beside a dashboard or alone; its log has the smaller of `log_rows`."""
 
@@ -43,17 +45,17 @@ class Size:
 # SQLite brings its write-ahead log into the file about every thousand pages, in some commit or other: every 105 of W1's
 # or every 335 of W3's. Turns are as long as a few of those and a bit, so that each pays for as many.
 TINY = Size(
-    rounds=2, events=20, server_events=20, threads=4, seconds=0.05, thread_rounds=1, all_threaded=True, bulk=50,
-    bulk_rounds=1, peer_bulk=20, orders=20, batch=20, stops=20, others=20, log_rows=(2_000, 5_000), report_rounds=1,
-    working=20, watched_events=20,
+    rounds=2, events=20, server_events=20, threads=4, seconds=0.05, thread_rounds=1, all_peers=True, bulk=50,
+    bulk_rounds=1, peer_bulk=20, orders=20, batch=20, stops=20, others=20, prices=2, log_rows=(2_000, 5_000),
+    report_rounds=1, working=20, watched_events=20,
 )  # fmt: skip
 QUICK = Size(
-    rounds=5, events=220, server_events=100, threads=32, seconds=0.5, thread_rounds=3, all_threaded=False, bulk=30_000,
-    bulk_rounds=3, peer_bulk=2_000, orders=350, batch=500, stops=1_000, others=9_000, log_rows=(100_000, 400_000),
-    report_rounds=3, working=10_000, watched_events=600,
+    rounds=5, events=220, server_events=100, threads=32, seconds=0.5, thread_rounds=3, all_peers=False, bulk=15_000,
+    bulk_rounds=3, peer_bulk=2_000, orders=350, batch=500, stops=1_000, others=9_000, prices=5,
+    log_rows=(50_000, 200_000), report_rounds=3, working=10_000, watched_events=600,
 )  # fmt: skip
 FULL = Size(
-    rounds=15, events=430, server_events=300, threads=32, seconds=1.0, thread_rounds=5, all_threaded=True,
-    bulk=1_000_000, bulk_rounds=3, peer_bulk=60_000, orders=700, batch=500, stops=1_000, others=9_000,
+    rounds=15, events=430, server_events=300, threads=32, seconds=1.0, thread_rounds=5, all_peers=True,
+    bulk=1_000_000, bulk_rounds=3, peer_bulk=60_000, orders=700, batch=500, stops=1_000, others=9_000, prices=5,
     log_rows=(1_000_000, 10_000_000), report_rounds=3, working=10_000, watched_events=3_000,
 )  # fmt: skip

@@ -15,7 +15,7 @@ from itertools import count
 from benchmarks.contest import Contender, contest
 from benchmarks.enforcements import RECORD, entered
 from benchmarks.ours import Ours
-from benchmarks.peers import NAMES
+from benchmarks.peers import NAMES, some
 from benchmarks.places import Ground, Place, settle
 from benchmarks.plain import Plain
 from benchmarks.report import Book
@@ -33,7 +33,7 @@ A_THREADS = 10_000_000  # event numbers between one thread and the next
 def run(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Place], Way]]) -> None:
     work = f"W1, {size.threads} threads"
     orm = NAMES["sqlalchemy_orm"]
-    taking_part = peers if size.all_threaded else {name: peers[name] for name in peers if name == orm}
+    taking_part = some(peers, size)
     names = [FLOOR, RECORD, *taking_part]
     with entered(ground, [Plain, Ours, *taking_part.values()]) as ways:
         runs = [_Run(way, size) for way in ways]

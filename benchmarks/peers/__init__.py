@@ -11,11 +11,12 @@ from importlib import import_module
 from typing import Any
 
 from benchmarks.places import Place
+from benchmarks.sizes import Size
 from benchmarks.values import Event
 from benchmarks.way import Way
 from risk_store.events import OrderUpdate
 
-__all__ = ["INSTALL", "NAMES", "lock_values", "log_values", "order_values", "peers"]
+__all__ = ["INSTALL", "NAMES", "lock_values", "log_values", "order_values", "peers", "some"]
 
 INSTALL = "pip install -e '.[peers]'"
 NAMES = {
@@ -37,6 +38,11 @@ def peers(missing: dict[str, str] | None = None) -> Mapping[str, Callable[[Place
             if missing is not None:
                 missing[name] = f"not installed ({error.name}): {INSTALL}"
     return found
+
+
+def some(found: Mapping[str, Callable[[Place], Way]], size: Size) -> Mapping[str, Callable[[Place], Way]]:
+    """Those of `found` that take part where nothing is promised of them: in the quick form SQLAlchemy's ORM alone."""
+    return found if size.all_peers else {name: found[name] for name in found if name == NAMES["sqlalchemy_orm"]}
 
 
 def log_values(event: Event) -> dict[str, Any]:

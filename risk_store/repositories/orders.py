@@ -241,13 +241,13 @@ class OrderRepository(Repository):
         incomplete: list[int] = []
         for side, stop, distance, ids in self._lane.read(_TRAILING, Order, asked):
             if not _can_trail(side, stop, distance):
-                incomplete += json.loads(ids)
+                incomplete += _ids_in(ids)
                 continue
             trailed = decided.get((side, stop, distance)) or trail(side, stop, distance, price, tick_size)
             if _is_new(trailed):
                 new = _place_of(trailed)
                 decision = decisions.setdefault((distance, new), _OfOneDistance(distance, new, {}))
-                decision.old.update(dict.fromkeys(json.loads(ids), stop))
+                decision.old.update(dict.fromkeys(_ids_in(ids), stop))
         return list(decisions.values()), incomplete
 
     def _write_stops(self, decision: _Alike | _OfOneDistance, asked: Mapping[str, Any]) -> Collection[int]:
@@ -255,16 +255,19 @@ class OrderRepository(Repository):
         new, now = decision.new, self._clock()
         what = {"now": now, **({"triggered": asked["at"] or now} if new is None else {"new": new})}
         ids: Collection[int]
+        is_distributed = self._is_distributed(Order)
         if isinstance(decision, _Alike):
-            triggers, moves = _ALIKE_OF[self._is_distributed(Order)]
+            triggers, moves = _ALIKE_OF[is_distributed]
             prepared = triggers if new is None else moves
             key = {**asked, **dict(zip(("side", "stop_price", "trailing_amount"), decision.figures, strict=True))}
         else:
             prepared = _TRIGGER if new is None else _MOVE
             key = {"ids": as_parameter(decision.old), "distance": decision.distance}
         if self._dialect(Order) != "sqlite":
-            ids = self._run(prepared, Order, {**key, **what}).scalars().all()
-            return ids
+            written = self._run(prepared, Order, {**key, **what}).scalars().all()
+            if isinstance(decision, _Alike) and not is_distributed:
+                return _ids_in(written[0])
+            return written
         ids = decision.old if isinstance(decision, _OfOneDistance) else self._ids_of(key)
         if self._lane.write(prepared, Order, {**key, **what}).rowcount != len(ids):
             raise StoreBusy  # SQLite has one writer, and that is this transaction: somebody's trigger is in the way
@@ -273,8 +276,7 @@ class OrderRepository(Repository):
     def _ids_of(self, alike: Mapping[str, Any]) -> list[int]:
         """On SQLite, where an UPDATE that returns them would cost twice as much."""
         [(ids,)] = self._lane.read(_ALIKE, Order, alike)
-        found: list[int] = json.loads(ids)
-        return found
+        return _ids_in(ids)
 
     def _lock(self, *groups: Iterable[Collection[int]], account_id: int | None = None) -> None:
         """On a server: the orders' locks in the order of their ids, which everything here that writes many takes.
@@ -422,6 +424,11 @@ class _OfOneDistance(NamedTuple):
     def stops(self, ids: Collection[int]) -> Iterable[float]:
         """As they were."""
         return map(self.old.__getitem__, ids)
+
+
+def _ids_in(text: str | None) -> list[int]:
+    """Of a JSON array; PostgreSQL makes NULL of none."""
+    return [] if text is None else json.loads(text)
 
 
 def _place_of(trailed: Trailed | None) -> float | None:

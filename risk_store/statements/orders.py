@@ -305,9 +305,14 @@ def _trailing_orders(ids: Column) -> sa.Select[*tuple[Any, ...]]:
     return _TRAILING.add_columns(ids).group_by(*_FIGURES)
 
 
+def _json_of(ids: Column) -> Column:
+    """On PostgreSQL: one text instead of a thousand rows."""
+    return sa.cast(sa.func.json_agg(ids), sa.Text())
+
+
 TRAILING_ORDERS = {
     "sqlite": _trailing_orders(sa.func.json_group_array(ORDERS.c.id)),
-    "postgresql": _trailing_orders(sa.cast(sa.func.json_agg(ORDERS.c.id), sa.Text())),
+    "postgresql": _trailing_orders(_json_of(ORDERS.c.id)),
 }
 """By dialect: the same with the ids of the orders that have them in common, as JSON."""
 
@@ -329,15 +334,16 @@ TRAILING_ALIKE = {"sqlite": sa.select(sa.func.json_group_array(ORDERS.c.id)).whe
 _CHANGED = sa.update(ORDERS).values(updated_at=sa.bindparam("now", type_=ORDERS.c.updated_at.type))
 
 
-def _alike(**values: sa.ColumnElement[Any]) -> dict[str, sa.Update]:
+def _alike(**values: sa.ColumnElement[Any]) -> dict[str, sa.Update | sa.Select[str | None]]:
     """Orders that are alike, written by their figures. Nobody comes in between: on SQLite the transaction is the only
     writer; on PostgreSQL the statement locks them, in the order of their ids as all here do; and on a distributed one,
     which cannot, the contract is locked (TRAIL_CONTRACT)."""
     locked = sa.select(ORDERS.c.id).where(_ALIKE).order_by(ORDERS.c.id).with_for_update(key_share=True).cte("alike")
     update = _CHANGED.values(**values)
+    written = update.where(ORDERS.c.id == locked.c.id).returning(ORDERS.c.id).cte("written")
     return {
         "sqlite": update.where(_ALIKE),
-        "postgresql": update.where(ORDERS.c.id == locked.c.id).returning(ORDERS.c.id),
+        "postgresql": sa.select(_json_of(written.c.id)),
         DISTRIBUTED: update.where(_ALIKE).returning(ORDERS.c.id),
     }
 

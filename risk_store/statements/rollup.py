@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -73,11 +74,18 @@ def is_rolled_up(id_: Column) -> Column:
     return sa.func.coalesce(nearest >= id_, sa.false())
 
 
+@cache  # a windowed report is put together at each call
 def gaps() -> sa.Subquery:
     """Ranges of ids between those that the roll-up holds; columns first_id and last_id, both in it."""
     first, last = _RANGE.last_id + _number(1), sa.func.lead(_RANGE.first_id).over(order_by=_RANGE.first_id) - _number(1)
     ranges = sa.select(first.label("first_id"), last.label("last_id")).subquery()
     return sa.select(ranges).where(ranges.c.first_id <= ranges.c.last_id).subquery()
+
+
+_LEAST = sa.select(sa.func.min(_RANGE.first_id) - _number(1)).scalar_subquery()
+_MOST = sa.select(sa.func.max(_RANGE.last_id) + _number(1)).scalar_subquery()
+_BEFORE_IT = LOG.id.between(_number(INT64_MIN), sa.func.coalesce(_LEAST, _number(INT64_MAX)))
+_BEHIND_IT = LOG.id.between(_MOST, _number(INT64_MAX))
 
 
 def of_not_rolled_up(
@@ -87,16 +95,14 @@ def of_not_rolled_up(
 
     Grouped `by` some of them, each of the three by itself: a distributed PostgreSQL counts them where the rows are.
     """
-    least = sa.select(sa.func.min(_RANGE.first_id) - _number(1)).scalar_subquery()
-    most = sa.select(sa.func.max(_RANGE.last_id) + _number(1)).scalar_subquery()
     between = gaps()
     # There are few such rows, and only the key leads to them. Inside a CASE no condition offers a planner another
     # index, by which it would read the whole of a rule or of a window.
     asked = [sa.case((sa.and_(*where), _number(1)), else_=_number(0)) == _number(1)] if where else []
     rows = sa.select(*columns).where(*asked).group_by(*by)
     return sa.union_all(
-        rows.where(LOG.id.between(_number(INT64_MIN), sa.func.coalesce(least, _number(INT64_MAX)))),
-        rows.where(LOG.id.between(most, _number(INT64_MAX))),
+        rows.where(_BEFORE_IT),
+        rows.where(_BEHIND_IT),
         # SQLite goes through the left side of a join on "true" first: the gaps, and for each the log by its key.
         rows.select_from(sa.join(between, EnforcementLog.__table__, sa.true())).where(
             LOG.id.between(between.c.first_id, between.c.last_id)
