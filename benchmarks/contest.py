@@ -7,6 +7,7 @@ a ratio move together. Who did not do the same work, or failed, gets no figure.
 from __future__ import annotations
 
 import gc
+import os
 import random
 import statistics
 import time
@@ -88,6 +89,8 @@ def contest(contenders: Sequence[Contender], rounds: int) -> Outcome:
     if len(running) != len(contenders):
         raise ValueError("two contenders of one name")
     order = random.Random(SEED)
+    if hasattr(os, "sync"):  # not on Windows
+        os.sync()  # what was written before waits for the disk in nobody's commit
     gc.collect()
     gc.freeze()  # the values made before are looked at by no collection that falls into somebody's turn
     try:
