@@ -38,6 +38,7 @@ __all__ = [
     "Purpose",
     "database_file",
     "display_url",
+    "is_no_utf_8",
     "mode_to_look",
     "open_async_engine",
     "open_engine",
@@ -334,18 +335,23 @@ def _decoded(stored: bytes) -> str:
 
 @contextmanager
 def read_by_driver(connection: sa.Connection) -> Iterator[None]:
-    """In this block SQLite's driver reads text itself, which it does in two thirds of the time, and raises
-    OperationalError for what is no UTF-8. Elsewhere nothing changes."""
-    if connection.dialect.name != "sqlite":
-        yield
-        return
+    """In this block SQLite's driver reads text itself, which it does in two thirds of the time, and fails at what is no
+    UTF-8 (:func:`is_no_utf_8`). Elsewhere nothing changes, nor where somebody else says how text is read."""
     raw: Any = connection.connection.dbapi_connection
     driver = getattr(raw, "driver_connection", raw)
-    before, driver.text_factory = driver.text_factory, str
+    if getattr(driver, "text_factory", None) is not _decoded:
+        yield
+        return
+    driver.text_factory = str
     try:
         yield
     finally:
-        driver.text_factory = before
+        driver.text_factory = _decoded
+
+
+def is_no_utf_8(error: exc.OperationalError) -> bool:
+    """Whether SQLite's driver met text that it could not read: an error of its own and none of SQLite's."""
+    return isinstance(error.orig, sqlite3.OperationalError) and not hasattr(error.orig, "sqlite_errorcode")
 
 
 def mode_to_look(file: Path) -> str:

@@ -439,7 +439,7 @@ class RiskStore:
         place = Place(job)
         try:
             try:
-                queue.enter(place, left_until(deadline))
+                self._enter(queue, place, deadline)
                 if not place.settled:
                     self._write_in_turn(queue, place, again, deadline)
                 elif job.refused is not None:
@@ -448,6 +448,13 @@ class RiskStore:
                 queue.leave(place)
         except BaseException:
             queue.leave(place)  # again: Ctrl-C may have broken off the first call
+            raise
+
+    def _enter(self, queue: WriterQueue | AccountQueue, place: Place, deadline: float) -> None:
+        try:
+            queue.enter(place, left_until(deadline))
+        except StoreBusy:
+            place.job.encoded()  # what may not be written is refused as that, however long it has waited
             raise
 
     def _write_in_turn(

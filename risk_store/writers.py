@@ -256,11 +256,10 @@ class AccountQueue:
         with self._mutex:
             if not place.committed and place.taken:
                 self._give_back(place)
-            if place in self._running or place in self._waiting:
-                self._running = [other for other in self._running if other is not place]
-                if self._waiting:
-                    self._waiting = [other for other in self._waiting if other is not place]
-                    self._start_waiting()
+            self._running = [other for other in self._running if other is not place]
+            if self._waiting:  # also the second time: the first may have been broken off before anybody was woken
+                self._waiting = [other for other in self._waiting if other is not place]
+                self._start_waiting()
         while place.taken:
             _settle(place.taken[-1])
             place.taken.pop()

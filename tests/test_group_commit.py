@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,18 @@ def test_a_value_that_no_column_keeps_is_refused_alone_and_costs_the_others_noth
     with pytest.raises(InvalidValue, match=r"enforcement_log\.details"):
         store.record(a_log(1, details=unfit))  # by itself
     assert store.record(a_log(1)).id is not None
+
+
+def test_a_value_that_no_column_keeps_is_refused_as_that_also_when_its_turn_never_came(
+    store_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    unfit: Any = datetime(2025, 10, 21)  # noqa: DTZ001 (no zone)
+    with RiskStore(store_url, limits=Limits(record_s=0.2)) as store:
+        store.record(a_log(1))
+        with queued(store, lambda: store.record(a_log(2, timestamp=unfit))) as raised:
+            until(lambda: bool(raised))
+    assert [type(error) for error in raised] == [InvalidValue]
+    assert not caplog.records, "nothing that a later import would write"
 
 
 def test_one_that_was_recorded_before_is_found_and_told_its_id(store: RiskStore) -> None:

@@ -252,6 +252,26 @@ def test_a_value_that_no_column_keeps_is_refused_alone_and_costs_the_others_noth
     assert list(store._recorders._kept) == kept, "and costs no connection"
 
 
+def test_one_that_waits_is_woken_by_who_leaves_again_after_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue, told = AccountQueue(at_once=2), []
+    first, second = (Place(SimpleNamespace(account_id=7, locks=False)) for _ in range(2))
+    queue.enter(first, timeout_s=1.0)
+    waiting = threading.Thread(target=lambda: told.append(queue.enter(second, timeout_s=30.0)))
+    waiting.start()
+    until(lambda: second in queue._waiting)
+
+    def broken_off() -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(queue, "_start_waiting", broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        queue.leave(first)
+    queue.leave(first)
+    waiting.join(timeout=10)
+    assert (told, queue._running) == ([None], [second])
+
+
 def test_one_that_was_recorded_before_is_found_and_told_its_id(
     store: RiskStore, other: psycopg.Connection[Any]
 ) -> None:

@@ -950,6 +950,26 @@ def test_a_model_with_an_init_of_its_own_is_made_as_its_dataclass_says(model: ty
     assert list(inspect.signature(model).parameters) == [field.name for field in dataclasses.fields(model)]
 
 
+SUBCLASS = """
+from risk_store import EnforcementLog
+
+class Own(EnforcementLog):
+    def __init__(self, text):
+        super().__init__(account_id=1, rule_id="R", action="A", reason=text)
+
+made = [Own(text) for text in ("one", "two")] + [EnforcementLog(account_id=2, reason="three"), Own("four")]
+print([(type(log).__name__, log.account_id, log.reason) for log in made])
+"""
+
+
+def test_a_callers_own_class_keeps_its_own_init() -> None:
+    """In a process of its own, in which no object was made before."""
+    told = subprocess.run([sys.executable, "-c", SUBCLASS], capture_output=True, text=True, check=True, timeout=60)
+    assert told.stdout.strip() == str(
+        [("Own", 1, "one"), ("Own", 1, "two"), ("EnforcementLog", 2, "three"), ("Own", 1, "four")]
+    )
+
+
 def test_a_log_row_may_be_made_by_position_as_v1_made_it() -> None:
     log = EnforcementLog(None, 5, "RULE-003", "CLOSE_ALL", reason="loss")
     assert (log.id, log.account_id, log.rule_id, log.action, log.reason, log.success) == (

@@ -140,7 +140,7 @@ def quick_init(self: Any, *args: Any, **given: Any) -> None:
     new object nothing has changed: it is written as it stands, and nobody is told. (Rows that are loaded are no matter
     of an ``__init__``.)
     """
-    model: Any = type(self)
+    model: Any = next(each for each in type(self).__mro__ if vars(each).get("__init__") is quick_init)
     init = model.__init__ = _written_out(model)  # from the next object on without this detour
     init(self, *args, **given)
 

@@ -10,8 +10,8 @@ driver's own that sends it: see :class:`Lane`. What is left is printed by `pytho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -122,6 +122,8 @@ class Lane:
         self._session = given if isinstance(given, Session) else None
         self._cursor = cursor
         self._joined: ExitStack | None = None
+        self.is_only_writer = cursor is not None
+        """Whether nobody else can write before the transaction ends: that of a file which the driver has begun so."""
 
     @property
     def session(self) -> Session:
@@ -160,6 +162,21 @@ class Lane:
             )
             return rows
         return [tuple(row) for row in prepared.execute(self.connection(model), parameters)]
+
+    def parts(self, statement: sa.Select[Any], model: type[Base], size: int) -> Iterator[Sequence[Sequence[Any]]]:
+        """The rows of a statement whose columns are as the driver gives them, `size` at a time.
+
+        By the driver's own cursor, since SQLAlchemy's rows would cost a tenth of a snapshot; its errors all the same.
+        """
+        connection = self.connection(model)
+        options = connection.get_execution_options()
+        with closing(connection.execute(statement)) as result:
+            if options.get("stream_results") or options.get("yield_per"):  # SQLAlchemy has taken some rows already
+                yield from result.partitions(size)
+                return
+            cursor: Any = result.cursor
+            while rows := _carried_out(connection, str(result.context.statement), None, lambda: cursor.fetchmany(size)):
+                yield rows
 
     def _by_driver(self) -> tuple[sa.Connection, Any] | None:
         """The connection and the driver's cursor, if that may send: options of somebody's own may change what is sent
@@ -223,9 +240,17 @@ def _send(
     connection: sa.Connection, cursor: Any, sql: str, values: Any = (), fetch: Callable[[], Any] = lambda: None
 ) -> Any:
     """By the driver's cursor; returns what `fetch` does. Raises SQLAlchemy's errors, as its connection would."""
-    try:
+
+    def send() -> Any:
         cursor.execute(sql, values)
         return fetch()
+
+    return _carried_out(connection, sql, values, send)
+
+
+def _carried_out(connection: sa.Connection, sql: str, values: Any, work: Callable[[], Any]) -> Any:
+    try:
+        return work()
     except connection.dialect.loaded_dbapi.Error as error:
         raise sa.exc.DBAPIError.instance(
             sql,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache, partial
 from hashlib import blake2b
 from itertools import groupby, repeat
@@ -18,7 +17,7 @@ import sqlalchemy as sa
 
 from risk_store.codes import TERMINAL_STATES, TRAILING_STATES, OrderSide
 from risk_store.columns import CheckedType
-from risk_store.engines import read_by_driver
+from risk_store.engines import is_no_utf_8, read_by_driver
 from risk_store.errors import InvalidValue, NotKnownYet, StoreBusy
 from risk_store.events import OrderUpdate
 from risk_store.models import Order, OrderSnapshot
@@ -155,12 +154,15 @@ class OrderRepository(Repository):
         found = self._run(_INDEXED, Order, {"ids": as_parameter({row["id"] for row in rows})})
         stored: dict[int, list[Any]] = {row[0]: list(row[1:]) for row in found}
         instant: Any = Order.__table__.c.created_at.type
-        text = cache(instant.bind_processor(self._lane.dialect(Order)))  # many have the same
+        text = instant.bind_processor(self._lane.dialect(Order))
+        text_of_utc = cache(text)  # many have the same
         elsewhere = set()
         for row in rows:
             *said, created_at = [row[name] for name in statements.SAID_OF_INDEXED]
             kept = stored.get(row["id"], [None])
-            if said != kept[:-1] or text(created_at) not in (None, kept[-1]):
+            in_utc = type(created_at) is datetime and created_at.tzinfo is UTC
+            at = text_of_utc(created_at) if in_utc else text(created_at)
+            if said != kept[:-1] or at not in (None, kept[-1]):
                 elsewhere.add(row["id"])
         return [row for row in rows if row["id"] not in elsewhere], [row for row in rows if row["id"] in elsewhere]
 
@@ -216,7 +218,7 @@ class OrderRepository(Repository):
                     triggered += ids
                 else:
                     moves += map(StopMove._make, zip(ids, decision.stops(ids), repeat(decision.new)))
-                settled &= len(ids) >= decision.number
+                settled &= decision.is_all(ids)
             if settled:
                 return TrailResult(sorted(moves), sorted(triggered), sorted(incomplete))
         raise StoreBusy
@@ -227,15 +229,16 @@ class OrderRepository(Repository):
         """What is to be written, and the ids of incomplete orders."""
         decided: dict[tuple[Any, ...], Trailed | None] = {}
         concerned: list[tuple[Trailed | None, _Alike]] = []
-        for side, stop, distance, *number in self._lane.read(_FIGURES, Order, asked):
+        for side, stop, distance, *which in self._lane.read(_FIGURES, Order, asked):
             trailed = trail(side, stop, distance, price, tick_size) if _can_trail(side, stop, distance) else None
             decided[side, stop, distance] = trailed
             if trailed is None or _is_new(trailed):
-                concerned.append((trailed, _Alike((side, stop, distance), _place_of(trailed), sum(number))))
+                concerned.append((trailed, _Alike((side, stop, distance), _place_of(trailed), tuple(which))))
         if not concerned:
             return [], []  # most prices, and they need not know of which orders
         [(trailed, alike), *others] = concerned
-        if not others and trailed is not None:
+        is_alone = self._dialect(Order) != "sqlite" or self._lane.is_only_writer
+        if not others and trailed is not None and is_alone:
             return [alike], []
         decisions: dict[tuple[float, float | None], _OfOneDistance] = {}
         incomplete: list[int] = []
@@ -353,18 +356,17 @@ class OrderRepository(Repository):
         working = statements.snapshot_of(statements.working_orders(account_id, contract_id))
 
         def load() -> list[OrderSnapshot]:
-            connection = self._lane.connection(Order)
-            driver = connection.dialect.loaded_dbapi
             try:
-                with read_by_driver(connection), closing(connection.execute(working)) as result:
-                    cursor: Any = result.cursor  # SQLAlchemy's own rows would cost a tenth of the whole
-                    return snapshots(iter(lambda: cursor.fetchmany(_AT_A_TIME), []))
-            except (sa.exc.OperationalError, driver.OperationalError):  # maybe a text of a v1 daemon's
-                return snapshots(connection.execute(working).partitions(_AT_A_TIME))
+                with read_by_driver(self._lane.connection(Order)):
+                    return read_all()
+            except sa.exc.OperationalError as error:
+                if not is_no_utf_8(error):
+                    raise
+            return read_all()
 
-        def snapshots(parts: Iterable[Sequence[Sequence[Any]]]) -> list[OrderSnapshot]:
+        def read_all() -> list[OrderSnapshot]:
             found: list[OrderSnapshot] = []
-            for rows in parts:
+            for rows in self._lane.parts(working, Order, _AT_A_TIME):
                 columns = [read(values) for read, values in zip(_READERS, zip(*rows, strict=True), strict=False)]
                 found += map(_snapshot, zip(*columns, strict=True))
             return found
@@ -400,12 +402,16 @@ class _Alike(NamedTuple):
     """Side, stop and distance, as stored."""
     new: float | None
     """Where their stops go; None if they are triggered."""
-    number: int
-    """How many they were, on a server, where others may change them."""
+    which: tuple[int, ...]
+    """On a server, where others may change them: how many they were, and the sum of their ids."""
 
     def stops(self, _ids: Collection[int]) -> Iterable[float]:
         """As they were."""
         return repeat(self.figures[1])
+
+    def is_all(self, ids: Collection[int]) -> bool:
+        """Whether those are the orders that were meant: else some have left, and are to be decided on anew."""
+        return not self.which or self.which == (len(ids), sum(ids))
 
 
 class _OfOneDistance(NamedTuple):
@@ -417,13 +423,13 @@ class _OfOneDistance(NamedTuple):
     old: dict[int, float]
     """Their stops as they were, by order id."""
 
-    @property
-    def number(self) -> int:
-        return len(self.old)
-
     def stops(self, ids: Collection[int]) -> Iterable[float]:
         """As they were."""
         return map(self.old.__getitem__, ids)
+
+    def is_all(self, ids: Collection[int]) -> bool:
+        """Whether those are the orders that were meant."""
+        return len(ids) == len(self.old)
 
 
 def _ids_in(text: str | None) -> list[int]:

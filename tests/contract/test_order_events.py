@@ -291,6 +291,15 @@ def test_an_event_of_nothing_indexed_is_one_statement_alone_and_two_of_many(
     assert [stored(orders, id).stop_price for id in (1, 2, 3)] == [8.0, 8.0, 9.0]
 
 
+@pytest.mark.parametrize("wrong", [[1], "yesterday", 5])
+def test_an_instant_that_is_none_is_refused_by_name_also_among_known_orders(
+    orders: OrderRepository, wrong: Any
+) -> None:
+    orders.apply_many(an_update(id=id) for id in (1, 2))
+    with pytest.raises(InvalidValue, match=r"orders\.created_at"):
+        orders.apply_many([an_update(1, id=1), an_update(1, id=2, created_at=wrong)])
+
+
 @pytest.mark.parametrize("wrong", [PositionUpdate(id=1), {"id": 1, "status": 2}, None])
 def test_what_is_no_order_update_is_refused_with_the_way_to_make_one(orders: OrderRepository, wrong: Any) -> None:
     for apply in (orders.apply, lambda update: orders.apply_many([update])):

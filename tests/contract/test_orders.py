@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
-from risk_store import InvalidValue, Order, OrderRepository, OrderSide, OrderSnapshot, OrderState, OrderType
+from risk_store import InvalidValue, Order, OrderRepository, OrderSide, OrderSnapshot, OrderState, OrderType, RiskStore
 from risk_store.statements import working_orders
 from risk_store.statements.orders import FILLABLE
 
@@ -353,6 +353,35 @@ def test_a_snapshot_of_many_orders_is_whole_and_in_order(
         rows,
     )
     assert [row.id for row in same_as_working(orders)] == [row["id"] for row in rows]
+
+
+@pytest.mark.parametrize("options", [{"stream_results": True}, {"yield_per": 7}], ids=str)
+def test_a_snapshot_is_whole_however_its_caller_has_rows_fetched(store: RiskStore, options: dict[str, Any]) -> None:
+    with store.begin() as tx:
+        for id_ in range(1, 21):
+            tx.orders.save(an_order(id=id_))
+    with Session(store.engine.execution_options(**options)) as session:
+        assert len(same_as_working(OrderRepository(session))) == 20
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("look", [OrderRepository.snapshot, OrderRepository.working])
+def test_what_fails_in_a_snapshot_fails_as_in_working(
+    store: RiskStore, look: Callable[[OrderRepository], object]
+) -> None:
+    engine = store.engine
+    with Session(engine) as session:
+        OrderRepository(session).save(an_order())
+        session.commit()
+    with Session(engine) as session, engine.connect() as other:
+        other.execute(sa.text("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE"))
+        session.execute(sa.text("SET LOCAL lock_timeout = '20ms'"))
+        with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
+            look(OrderRepository(session))
+    with Session(engine) as session:
+        session.execute(sa.text("UPDATE orders SET updated_at = 'infinity'"))
+        with pytest.raises(sa.exc.DataError, match="infinity"):  # as SQLAlchemy's, not as the driver's own
+            look(OrderRepository(session))
 
 
 @pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # no other engine lets such text in

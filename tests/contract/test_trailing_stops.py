@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from risk_store import InvalidValue, Order, OrderRepository, OrderSide, OrderState, OrderType, RiskStore, StoreBusy
 from risk_store.events import OrderUpdate
+from risk_store.repositories.lane import Lane
 from risk_store.trailing import StopMove, TrailResult
 
 if TYPE_CHECKING:
@@ -329,6 +330,51 @@ def test_an_order_is_triggered_as_it_is_when_that_is_written(
 
 
 @pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+def test_one_that_leaves_those_that_are_alike_is_not_replaced_by_one_that_comes(
+    store: RiskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.begin() as tx:
+        for id_ in (1, 2):
+            tx.orders.save(a_stop(id_))
+    third = a_stop(3)
+    another = sa.insert(Order).values({c.name: getattr(third, c.name) for c in Order.__table__.columns})
+    between(store, monkeypatch, "stop_price = 20980.0 WHERE id = 1", another)
+    with store.begin() as tx:
+        assert sorted(move.order_id for move in tx.orders.trail(MNQ, 21050.0).moves) == [1, 2, 3]
+        assert {order.stop_price for order in tx.orders.working()} == {21040.0}
+
+
+def test_in_a_session_that_begins_late_no_order_is_told_that_was_not_written(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller's own engine: SQLite's driver begins only at the first statement that writes."""
+    if not store_url.startswith("sqlite"):
+        store_url = store_url.replace("postgresql:", "postgresql+psycopg:")
+    engine = sa.create_engine(store_url)
+    with Session(engine) as session:
+        orders = OrderRepository(session)
+        for id_ in (1, 2):
+            orders.save(a_stop(id_))
+        session.commit()
+    read = Lane.read
+
+    def read_slowly(self: Lane, prepared: Any, model: Any, parameters: Any) -> Any:
+        found = read(self, prepared, model, parameters)
+        with engine.begin() as other:
+            other.execute(sa.text("UPDATE orders SET stop_price = 20980.0 WHERE id = 1"))
+        return found
+
+    monkeypatch.setattr(Lane, "read", read_slowly)
+    with Session(engine) as session:
+        moves = OrderRepository(session).trail(MNQ, 21050.0).moves
+        session.commit()
+    with engine.connect() as connection:
+        stored = dict(map(tuple, connection.execute(sa.text("SELECT id, stop_price FROM orders"))))
+    assert {move.order_id: move.new for move in moves} == stored == {1: 21040.0, 2: 21040.0}
+    engine.dispose()
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
 def test_an_order_that_cannot_be_written_is_given_up_and_not_tried_for_ever(store: RiskStore) -> None:
     with store.begin() as tx:
         tx.orders.save(a_stop())
@@ -340,7 +386,7 @@ def test_an_order_that_cannot_be_written_is_given_up_and_not_tried_for_ever(stor
         tx.orders.trail(MNQ, 22000.0)
 
 
-def between(store: RiskStore, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+def between(store: RiskStore, monkeypatch: pytest.MonkeyPatch, change: str, *more: sa.Executable) -> None:
     """Has another connection make a change after the first decision and before it is written."""
     decide = OrderRepository._decide
     left = [change]
@@ -350,7 +396,8 @@ def between(store: RiskStore, monkeypatch: pytest.MonkeyPatch, change: str) -> N
         if left:
             left.pop()
             with store.engine.begin() as other:
-                other.execute(sa.text(f"UPDATE orders SET {change}"))
+                for statement in (sa.text(f"UPDATE orders SET {change}"), *more):
+                    other.execute(statement)
         return decided
 
     monkeypatch.setattr(OrderRepository, "_decide", decide_slowly)
