@@ -121,10 +121,9 @@ class AsyncEnforcement(EnforcementCore):
         await self.run(self._locking_out(until, reason))
 
     async def __aenter__(self) -> Self:
-        limit = time.monotonic() + self.context.thresholds.timeout_ms / 1000
         await self.run(self._beginning())
-        self._call = self._watched(limit)  # by a thread: it tells also when a block holds up the whole event loop
-        self._timeout = asyncio.timeout(max(0.0, limit - time.monotonic())) if self.cancel_on_timeout else None
+        self._call = self._watched()  # by a thread: it tells also when a block holds up the whole event loop
+        self._timeout = asyncio.timeout(max(0.0, self._limit - time.monotonic())) if self.cancel_on_timeout else None
         if self._timeout is not None:
             await self._timeout.__aenter__()
         return self

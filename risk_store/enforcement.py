@@ -236,6 +236,8 @@ class EnforcementCore:
                 "enforcement", self.enforcement_id, "one that has not begun: call enforce() for each anew"
             )
         self._started = self.context.monotonic()
+        # After that: who is told that it took too long while it runs is not told at its end that it did not.
+        self._limit = time.monotonic() + self.context.thresholds.timeout_ms / 1000
         self._timestamp = self.context.clock()
         self.context.live.enter(self.account_id, self.rule_id, self.enforcement_id, exclusive=self.exclusive)
         self._pid = os.getpid()
@@ -352,10 +354,10 @@ class EnforcementCore:
 
     # Alerts
 
-    def _watched(self, limit: float) -> Call:
-        """The call that tells if the block still runs at `limit`. Without one it runs all the same."""
+    def _watched(self) -> Call:
+        """The call that tells if the block still runs at its limit. Without one it runs all the same."""
         try:
-            return WATCHDOG.call_at(limit, self._tell_while_running)
+            return WATCHDOG.call_at(self._limit, self._tell_while_running)
         except Exception:  # no thread can be started
             _harmless(logger.exception, "the watchdog cannot be started: no alert while this enforcement runs")
             return Call(lambda: None)
@@ -487,9 +489,8 @@ class Enforcement(EnforcementCore):
         run_steps(self._locking_out(until, reason), self.write)
 
     def __enter__(self) -> Self:
-        limit = time.monotonic() + self.context.thresholds.timeout_ms / 1000
         run_steps(self._beginning(self.short_way), self.write)
-        self._call = self._watched(limit)
+        self._call = self._watched()
         return self
 
     def __exit__(

@@ -200,10 +200,11 @@ def _upgrade(url: str, backup: bool) -> int:
 
 
 def _enforce(url: str, account: int, marker: str) -> int:
-    from risk_store import RiskStore
+    from risk_store import Limits, RiskStore
 
+    # A slow machine is not what is tried here: with half a second the block would run without an intent now and then.
     with (
-        RiskStore(url) as store,
+        RiskStore(url, limits=Limits(intent_s=30.0, record_s=30.0)) as store,
         store.enforce(account, "RULE-003", "CLOSE_ALL", "loss", lock_until=None) as enforcement,
     ):
         Path(marker).touch()
