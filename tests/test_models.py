@@ -970,6 +970,30 @@ def test_a_callers_own_class_keeps_its_own_init() -> None:
     )
 
 
+AT_ONCE = """
+import sys, threading
+from risk_store import EnforcementLog, Lockout
+
+sys.setswitchinterval(1e-6)
+ready, made = threading.Barrier(16), []
+
+def make(number):
+    ready.wait()
+    made.append((EnforcementLog(account_id=number).account_id, Lockout(account_id=number).account_id))
+
+threads = [threading.Thread(target=make, args=(number,)) for number in range(16)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(sorted(made) == [(number, number) for number in range(16)])
+"""
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_the_first_objects_may_be_made_by_many_threads_at_once(attempt: int) -> None:
+    told = subprocess.run([sys.executable, "-c", AT_ONCE], capture_output=True, text=True, check=True, timeout=60)
+    assert told.stdout.strip() == "True", (attempt, told.stderr)
+
+
 def test_a_log_row_may_be_made_by_position_as_v1_made_it() -> None:
     log = EnforcementLog(None, 5, "RULE-003", "CLOSE_ALL", reason="loss")
     assert (log.id, log.account_id, log.rule_id, log.action, log.reason, log.success) == (

@@ -99,6 +99,7 @@ def _signature(model: Any) -> Signature:
 
 
 _NOT_GIVEN = object()
+_QUICK: set[Any] = set()  # quick_init, and what it has written out in its place
 
 
 @cache
@@ -129,6 +130,7 @@ def _written_out(model: Any) -> Callable[..., None]:
     exec(code, names)  # of our own fields alone
     init: Callable[..., None] = names["__init__"]
     init.__qualname__ = f"{model.__name__}.__init__"  # what a TypeError names
+    _QUICK.add(init)
     return init
 
 
@@ -140,9 +142,13 @@ def quick_init(self: Any, *args: Any, **given: Any) -> None:
     new object nothing has changed: it is written as it stands, and nobody is told. (Rows that are loaded are no matter
     of an ``__init__``.)
     """
-    model: Any = next(each for each in type(self).__mro__ if vars(each).get("__init__") is quick_init)
+    # The class that has it; a caller's own below it may have another one. (By another thread it may be written by now.)
+    model: Any = next(each for each in type(self).__mro__ if vars(each).get("__init__") in _QUICK)
     init = model.__init__ = _written_out(model)  # from the next object on without this detour
     init(self, *args, **given)
+
+
+_QUICK.add(quick_init)
 
 
 class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
