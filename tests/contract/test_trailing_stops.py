@@ -344,12 +344,11 @@ def test_one_that_leaves_those_that_are_alike_is_not_replaced_by_one_that_comes(
         assert {order.stop_price for order in tx.orders.working()} == {21040.0}
 
 
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 def test_in_a_session_that_begins_late_no_order_is_told_that_was_not_written(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A caller's own engine: SQLite's driver begins only at the first statement that writes."""
-    if not store_url.startswith("sqlite"):
-        store_url = store_url.replace("postgresql:", "postgresql+psycopg:")
     engine = sa.create_engine(store_url)
     with Session(engine) as session:
         orders = OrderRepository(session)
