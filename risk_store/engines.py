@@ -335,8 +335,8 @@ def _decoded(stored: bytes) -> str:
 
 @contextmanager
 def read_by_driver(connection: sa.Connection) -> Iterator[None]:
-    """In this block SQLite's driver reads text itself, which it does in two thirds of the time, and fails at what is no
-    UTF-8 (:func:`is_no_utf_8`). Elsewhere nothing changes, nor where somebody else says how text is read."""
+    """In this block SQLite's driver reads text itself, without a call for each, and fails at what is no UTF-8
+    (:func:`is_no_utf_8`). Elsewhere nothing changes, nor where somebody else says how text is read."""
     raw: Any = connection.connection.dbapi_connection
     driver = getattr(raw, "driver_connection", raw)
     if getattr(driver, "text_factory", None) is not _decoded:

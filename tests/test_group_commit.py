@@ -23,7 +23,16 @@ from risk_store.errors import NestedTransaction
 from risk_store.repositories.outcomes import Outcome
 from risk_store.store import MOST_TOGETHER
 from risk_store.writers import Place, WriterQueue
-from tests.support.records import CHILD, CtrlC, a_lockout, a_log, sizes_of_groups, together, until
+from tests.support.records import (
+    CHILD,
+    CtrlC,
+    a_lockout,
+    a_log,
+    records_with_an_unfit_one,
+    sizes_of_groups,
+    together,
+    until,
+)
 
 
 @pytest.fixture
@@ -167,12 +176,7 @@ def test_a_value_that_no_column_keeps_is_refused_alone_and_costs_the_others_noth
     store: RiskStore, groups: list[int]
 ) -> None:
     """Another thread converts it, and tells its own."""
-    unfit: Any = {"limit": -500}
-    works = [
-        lambda: store.record(a_log(2), a_lockout(2)),
-        lambda: store.record(a_log(1, details=unfit), a_lockout(1)),
-        lambda: store.record(a_log(3), a_lockout(3)),
-    ]
+    _, unfit, _ = works = records_with_an_unfit_one(store)
     with queued(store, *works) as raised:
         pass
     assert [(type(error), "enforcement_log.details" in str(error)) for error in raised] == [(InvalidValue, True)]
@@ -180,7 +184,7 @@ def test_a_value_that_no_column_keeps_is_refused_alone_and_costs_the_others_noth
     assert [account for account, _ in rows(store)] == [2, 3]
     assert rows(store, LOCKED) == [(2,), (3,)]
     with pytest.raises(InvalidValue, match=r"enforcement_log\.details"):
-        store.record(a_log(1, details=unfit))  # by itself
+        unfit()  # by itself
     assert store.record(a_log(1)).id is not None
 
 

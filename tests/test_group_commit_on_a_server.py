@@ -23,7 +23,16 @@ from risk_store import EnforcementLog, EnforcementNotRecorded, InvalidValue, Lim
 from risk_store.repositories.outcomes import Outcome
 from risk_store.store import MOST_TOGETHER, RECORDED_AT_ONCE
 from risk_store.writers import AccountQueue, Place
-from tests.support.records import CHILD, CtrlC, a_lockout, a_log, sizes_of_groups, together, until
+from tests.support.records import (
+    CHILD,
+    CtrlC,
+    a_lockout,
+    a_log,
+    records_with_an_unfit_one,
+    sizes_of_groups,
+    together,
+    until,
+)
 
 FAR = datetime(2099, 1, 1, tzinfo=UTC)
 
@@ -234,12 +243,7 @@ def test_a_value_that_no_column_keeps_is_refused_alone_and_costs_the_others_noth
     store: RiskStore, other: psycopg.Connection[Any], groups: list[int]
 ) -> None:
     """Another thread converts it, and tells its own."""
-    unfit: Any = {"limit": -500}
-    works = [
-        lambda: store.record(a_log(2), a_lockout(2)),
-        lambda: store.record(a_log(1, details=unfit), a_lockout(1)),
-        lambda: store.record(a_log(3), a_lockout(3)),
-    ]
+    _, unfit, _ = works = records_with_an_unfit_one(store)
     with queued(store, *works) as raised:
         pass
     assert [(type(error), "enforcement_log.details" in str(error)) for error in raised] == [(InvalidValue, True)]
@@ -248,7 +252,7 @@ def test_a_value_that_no_column_keeps_is_refused_alone_and_costs_the_others_noth
     assert locked(other) == [2, 3]
     kept = list(store._recorders._kept)
     with pytest.raises(InvalidValue, match=r"enforcement_log\.details"):
-        store.record(a_log(1, details=unfit))  # by itself
+        unfit()  # by itself
     assert list(store._recorders._kept) == kept, "and costs no connection"
 
 

@@ -262,7 +262,7 @@ class OrderRepository(Repository):
         if isinstance(decision, _Alike):
             triggers, moves = _ALIKE_OF[is_distributed]
             prepared = triggers if new is None else moves
-            key = {**asked, **dict(zip(("side", "stop_price", "trailing_amount"), decision.figures, strict=True))}
+            key = {**asked, **dict(zip(statements.DECISIVE, decision.figures, strict=True))}
         else:
             prepared = _TRIGGER if new is None else _MOVE
             key = {"ids": as_parameter(decision.old), "distance": decision.distance}

@@ -29,6 +29,7 @@ __all__ = [
     "LISTED_ORDERS",
     "LOCK_ORDERS",
     "MARK_UNCONFIRMED_ORDERS",
+    "DECISIVE",
     "MOVE_ALIKE",
     "MOVE_STOPS",
     "REQUIRED",
@@ -288,12 +289,13 @@ _AT = sa.bindparam("at", type_=ORDERS.c.created_at.type)
 _MADE_BY_THEN = sa.or_(_AT.is_(None), sa.func.coalesce(instant_of(ORDERS.c.created_at) <= _AT, sa.true()))
 
 
-_DECISIVE = ("side", "stop_price", "trailing_amount")
-_FIGURES = _as_stored(ORDERS.c[name] for name in _DECISIVE)
+DECISIVE = ("side", "stop_price", "trailing_amount")
+_FIGURES = _as_stored(ORDERS.c[name] for name in DECISIVE)
 _TRAILING = sa.select(*_FIGURES).where(ORDERS.c.contract_id == sa.bindparam("contract"), _TRAILS, _MADE_BY_THEN)
 TRAILING_FIGURES = {
     "sqlite": _TRAILING.distinct(),
-    "postgresql": _TRAILING.add_columns(sa.func.count(), sa.cast(sa.func.sum(ORDERS.c.id), sa.BigInteger())).group_by(
+    # The sum of a few ids may need more than 64 bits.
+    "postgresql": _TRAILING.add_columns(sa.func.count(), sa.cast(sa.func.sum(ORDERS.c.id), sa.Numeric())).group_by(
         *_FIGURES
     ),
 }
@@ -326,7 +328,7 @@ _ALIKE = sa.and_(
     # As they are stored, and NULL where it is.
     *(
         figure.is_not_distinct_from(sa.bindparam(name, type_=sa.types.NullType()))
-        for name, figure in zip(_DECISIVE, _FIGURES, strict=True)
+        for name, figure in zip(DECISIVE, _FIGURES, strict=True)
     ),
 )
 TRAILING_ALIKE = {"sqlite": sa.select(sa.func.json_group_array(ORDERS.c.id)).where(_ALIKE)}

@@ -137,6 +137,15 @@ def test_orders_that_are_alike_go_together_and_no_other_goes_along(store: RiskSt
     }
 
 
+def test_stops_of_orders_with_the_largest_ids_are_moved(store: RiskStore) -> None:
+    ids = [2**63 - 3, 2**63 - 2, 2**63 - 1]
+    with store.begin() as tx:
+        for id_ in ids:
+            tx.orders.save(a_stop(id_))
+    with store.begin() as tx:
+        assert [move.order_id for move in tx.orders.trail(MNQ, 21050.0).moves] == ids
+
+
 @pytest.mark.parametrize(("stop", "distance"), [("NULL", "10.0"), ("20990.0", "NULL"), ("NULL", "NULL")])
 def test_orders_that_are_alike_in_what_they_lack_are_named(store: RiskStore, stop: str, distance: str) -> None:
     with store.begin() as tx:

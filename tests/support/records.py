@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import risk_store
-from risk_store import EnforcementLog, Lockout
+from risk_store import EnforcementLog, Lockout, RiskStore
 from risk_store.writers import Place
 
 __all__ = ["CHILD", "CtrlC", "a_lockout", "a_log", "sizes_of_groups", "together", "until"]
@@ -132,3 +132,13 @@ with RiskStore(url) as store:
     for thread in threads: thread.join()
 """
 """A program whose eight threads record until it is killed, and print the account of each record that returned."""
+
+
+def records_with_an_unfit_one(store: RiskStore) -> list[Callable[[], object]]:
+    """Of accounts 2, 1 and 3, each with a lockout; no column keeps a value of account 1's."""
+    unfit: Any = {"limit": -500}
+    return [
+        lambda: store.record(a_log(2), a_lockout(2)),
+        lambda: store.record(a_log(1, details=unfit), a_lockout(1)),
+        lambda: store.record(a_log(3), a_lockout(3)),
+    ]
