@@ -133,9 +133,8 @@ class WriterQueue:
         if place.settled:
             return  # thirty of them at a time: not one of them has to wait here
         with self._mutex:
-            while place.taken:
-                self._let_go(place.taken[-1], place.committed)
-                place.taken.pop()
+            if not place.committed:
+                self._give_back(place)
             if self._has_turn is place:
                 self._has_turn = self._waiting[0] if self._waiting else None
             elif place in self._waiting:
@@ -145,14 +144,20 @@ class WriterQueue:
                 self._waiting.popleft()
             if following is not None:
                 _wake(following)
+        # After the next one, which has thirty statements to send: woken before it they would all be in its way.
+        while place.taken:
+            _settle(place.taken[-1])
+            place.taken.pop()
 
-    def _let_go(self, follower: Place, committed: bool) -> None:
-        if committed:
-            _settle(follower)
-        elif not follower.gone:  # to where it was: first
-            follower.alone = True
-            if follower not in self._waiting:
-                self._waiting.appendleft(follower)
+    def _give_back(self, place: Place) -> None:
+        """To where they were: first."""
+        while place.taken:
+            follower = place.taken[-1]
+            if not follower.gone:
+                follower.alone = True
+                if follower not in self._waiting:
+                    self._waiting.appendleft(follower)
+            place.taken.pop()
 
 
 class AccountQueue:
