@@ -276,7 +276,7 @@ class RiskStore:
             rows += done
             progress(rows)
         if rows:
-            self._rolling(lambda rollup: rollup.analyze())
+            self._rolling(lambda rollup: rollup.analyze(grown=rows > ROLLED_UP_AT_A_TIME[self._is_sqlite]))
         return rows
 
     def prune(self, before: datetime, progress: Callable[[int], None] = lambda _count: None) -> int:

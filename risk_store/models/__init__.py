@@ -14,9 +14,10 @@ from risk_store.models.mirror import (
     Trade,
 )
 from risk_store.models.order import Order, OrderSnapshot
-from risk_store.models.rollup import ROLLED_UP, ROLLUP
+from risk_store.models.rollup import HOURS, ROLLED_UP, ROLLUP
 
 __all__ = [
+    "HOURS",
     "ROLLED_UP",
     "ROLLUP",
     "Base",
