@@ -6,9 +6,9 @@ Its twin for servers, with many connections, is :mod:`risk_store.recorders`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
@@ -17,6 +17,8 @@ from risk_store.deadlines import left_until
 from risk_store.engines import set_busy_timeout, set_wal, translated
 
 __all__ = ["FileWriter"]
+
+T = TypeVar("T")
 
 
 class FileWriter:
@@ -31,6 +33,7 @@ class FileWriter:
         self._thread = thread
         self._connection: sa.Connection | None = None
         self._raw: Any = None  # the driver's own
+        self._cursor: Any = None  # for what returns no rows: one that was not read to its end would keep a snapshot
         self._wal_is_set = False
         self._is_closed = False
 
@@ -42,17 +45,13 @@ class FileWriter:
         in the block, or no commit, rolls back and closes the connection.
         """
         with translated(self._url):
-            if not self._wal_is_set:
-                self._wal_is_set = set_wal(self._engine, left_until(deadline) / 2)
             self._thread.writing = True
             try:
-                connection = self._take()
-                set_busy_timeout(connection, left_until(deadline))
-                raw = self._raw
-                cursor = raw.cursor()
+                connection = self._ready(deadline)
+                cursor = self._raw.cursor()
                 cursor.execute("BEGIN IMMEDIATE")
                 yield connection, cursor
-                if raw.in_transaction:
+                if self._raw.in_transaction:
                     self.drop()  # a Session was given up in the middle
                 else:
                     cursor.close()
@@ -64,6 +63,25 @@ class FileWriter:
             if self._is_closed or connection.get_execution_options():
                 self.drop()  # options that somebody set for his own transaction are not the next one's
 
+    def run(self, deadline: float, write: Callable[[Any], T]) -> T:
+        """The same for a function that is given the cursor and reads no rows. It commits. (A block: 5 µs more.)"""
+        with translated(self._url):
+            self._thread.writing = True
+            try:
+                self._ready(deadline)
+                cursor = self._cursor
+                cursor.execute("BEGIN IMMEDIATE")
+                result = write(cursor)
+                cursor.execute("COMMIT")
+            except BaseException:
+                self.drop()
+                raise
+            finally:
+                self._thread.writing = False
+            if self._is_closed:
+                self.drop()
+            return result
+
     def keep_no_more(self) -> None:
         """The store is closed: whoever writes now closes the connection when done."""
         self._is_closed = True
@@ -72,6 +90,7 @@ class FileWriter:
         """Closes the connection; the next transaction opens another one. By the thread that has the turn."""
         connection, self._connection = self._connection, None
         raw, self._raw = self._raw, None
+        self._cursor = None
         try:
             if connection is not None:
                 connection.close()
@@ -79,11 +98,16 @@ class FileWriter:
             if raw is not None:  # SQLAlchemy does not close one that it has invalidated, which keeps the file's lock
                 raw.close()
 
-    def _take(self) -> sa.Connection:
+    def _ready(self, deadline: float) -> sa.Connection:
+        """The connection, which waits until `deadline` for a writer in another process."""
+        if not self._wal_is_set:
+            self._wal_is_set = set_wal(self._engine, left_until(deadline) / 2)
         connection = self._connection
         if connection is None or connection.closed or connection.invalidated or self._raw.in_transaction:
             self.drop()  # Ctrl-C came between a transaction that failed and its end, or somebody invalidated it
             self._connection = connection = self._engine.connect()
             self._raw = connection.connection.dbapi_connection
+            self._cursor = self._raw.cursor()
             connection.detach()
+        set_busy_timeout(connection, left_until(deadline))
         return connection

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
@@ -21,6 +21,8 @@ from risk_store.engines import translated
 from risk_store.sharding import is_distributed
 
 __all__ = ["Recorder", "Recorders"]
+
+T = TypeVar("T")
 
 SET_SESSION_TIMEOUTS = "SELECT set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false)"
 
@@ -68,19 +70,17 @@ class Recorders:
         self._kept: deque[Recorder] = deque()
         self._is_closed = False
 
-    @contextmanager
-    def one(self, deadline: float) -> Iterator[Recorder]:
-        """A connection for a block that ends by `deadline`, whatever the server does; an error in it closes it.
+    def run(self, deadline: float, work: Callable[[Recorder], T]) -> T:
+        """Has `work` done on a connection, by `deadline`, whatever the server does; an error in it closes that one.
 
-        The driver's errors are the store's own then.
+        The driver's errors are the store's own then. (It is no block: that would cost each record 5 µs.)
         """
         with self._translated:
-            recorder = self._take()
+            recorder = None
             try:
-                if recorder is None:
-                    recorder = self._open(deadline)
+                recorder = self._take() or self._open(deadline)
                 with recorder.cut.at(deadline):
-                    yield recorder
+                    result = work(recorder)
             except BaseException:
                 if recorder is not None:
                     recorder.close()
@@ -92,6 +92,7 @@ class Recorders:
                 recorder.close()
             if self._is_closed:
                 self.close()  # who closed the store meanwhile has not seen this one
+            return result
 
     def close(self) -> None:
         """Closes all that nobody has at the moment; the others are closed when they come back."""

@@ -44,7 +44,7 @@ from risk_store.file_writer import FileWriter
 from risk_store.interrupted import Interrupted
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.models.base import utc_now
-from risk_store.recorders import Recorders
+from risk_store.recorders import Recorder, Recorders
 from risk_store.recording import Limits, Tried, lock_all, recording, run_steps, written_before
 from risk_store.repositories import Transaction
 from risk_store.repositories.outcomes import Intent, Outcome, write_apart, write_together
@@ -400,27 +400,26 @@ class RiskStore:
             intent = Intent(self._engine.dialect, in_flight, lockouts, self._clock)
             self._send_in_turn(self._queue, intent, again, deadline)
         else:
-            with self._beginners.one(deadline) as recorder:
+
+            def begin(recorder: Recorder) -> None:
                 apart = not recorder.takes_others
                 Intent(recorder.dialect, in_flight, lockouts, self._clock, apart=apart).send(recorder.cursor)
+
+            self._beginners.run(deadline, begin)
 
     def _send_ended(self, latest: Callable[[], EnforcementLog], deadline: float) -> EnforcementLog:
         """The end of an enforcement that has begun. Not with others: its time runs until it is sent."""
 
-        def ended() -> Outcome:
-            return Outcome(self._engine.dialect, latest(), [], self._clock, in_flight=True)
+        def end(cursor: Any) -> Outcome:
+            outcome = Outcome(self._engine.dialect, latest(), [], self._clock, in_flight=True)
+            outcome.write(cursor)
+            return outcome
 
         self._check_sending(deadline)
         if self._is_sqlite:
-            with self._queue.turn(left_until(deadline)), self._file.transaction(deadline) as (_, cursor):
-                outcome = ended()
-                outcome.write(cursor)
-                cursor.execute("COMMIT")
-        else:
-            with self._recorders.one(deadline) as recorder:
-                outcome = ended()
-                outcome.write(recorder.cursor)
-        return outcome.told()
+            with self._queue.turn(left_until(deadline)):
+                return self._file.run(deadline, end).told()
+        return self._recorders.run(deadline, lambda recorder: end(recorder.cursor)).told()
 
     def _check_sending(self, deadline: float) -> None:
         self._check_not_nested()
@@ -481,13 +480,15 @@ class RiskStore:
         of nothing until `place` is committed.
         """
         place.job.encoded()  # what is wrong with its own values must not cost the connection
-        with self._file.transaction(deadline) as (_, cursor):
+
+        def write(cursor: Any) -> None:
             place.job.write(cursor)
             for follower in self._queue.take(place, MOST_TOGETHER - 1):
                 if follower.job.is_ready():
                     follower.job.write(cursor)
-            cursor.execute("COMMIT")
-            place.committed = True
+
+        self._file.run(deadline, write)
+        place.committed = True
 
     def _send_together(self, place: Place, deadline: float) -> None:
         """The same on a server: one statement, which is a transaction of its own, on a connection kept for this.
@@ -495,7 +496,8 @@ class RiskStore:
         Those who wait are taken along when the connection is there, as many as have come until then.
         """
         place.job.encoded()
-        with self._recorders.one(deadline) as recorder:
+
+        def send(recorder: Recorder) -> None:
             most = MOST_TOGETHER - 1 if recorder.takes_others else 0
             others = [follower.job for follower in self._records.take(place, most) if follower.job.is_ready()]
             if not recorder.takes_others:
@@ -505,7 +507,9 @@ class RiskStore:
                 write_together(recorder.dialect, recorder.cursor, [place.job, *others])
             else:
                 place.job.write(recorder.cursor)
-            place.committed = True
+
+        self._recorders.run(deadline, send)
+        place.committed = True
 
     def _open_recorders(self) -> None:
         """Apart for beginnings, which the server itself is to give up earlier: else one that nobody waits for any more

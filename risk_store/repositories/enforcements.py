@@ -17,6 +17,7 @@ from risk_store.models import EnforcementInFlight, EnforcementLog
 from risk_store.repositories.base import FRESH, Repository
 from risk_store.repositories.bulk import Bulk
 from risk_store.repositories.lane import Prepared
+from risk_store.repositories.plain_rows import LOG_COLUMNS
 from risk_store.repositories.unreadable import tell_of_reports
 from risk_store.statements import arguments
 from risk_store.statements import enforcements as statements
@@ -24,7 +25,6 @@ from risk_store.statements import enforcements as statements
 __all__ = [
     "INSERT",
     "IN_FLIGHT_COLUMNS",
-    "LOG_COLUMNS",
     "START",
     "TAKE_BACK",
     "EnforcementLogRepository",
@@ -32,7 +32,6 @@ __all__ = [
     "log_values",
 ]
 
-LOG_COLUMNS = [column.name for column in EnforcementLog.__table__.columns if column.name != "id"]
 IN_FLIGHT_COLUMNS = EnforcementInFlight.__table__.columns.keys()
 Ts = TypeVarTuple("Ts")
 

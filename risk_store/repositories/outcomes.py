@@ -21,7 +21,6 @@ from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.repositories.enforcements import (
     IN_FLIGHT_COLUMNS,
     INSERT,
-    LOG_COLUMNS,
     START,
     TAKE_BACK,
     in_flight_values,
@@ -29,6 +28,14 @@ from risk_store.repositories.enforcements import (
 )
 from risk_store.repositories.lane import Prepared
 from risk_store.repositories.lockouts import SET, lockout_values
+from risk_store.repositories.plain_rows import (
+    LOCKOUT_COLUMNS,
+    LOG_COLUMNS,
+    plain_lockout,
+    plain_log,
+    sent,
+    sent_instant,
+)
 from risk_store.statements import outcomes as statements
 
 __all__ = ["Intent", "Outcome", "write_apart", "write_together"]
@@ -37,32 +44,56 @@ _RECORD, _RECORD_AND_LOCK = Prepared(statements.RECORD), Prepared(statements.REC
 _ENDED, _START_AND_LOCK = Prepared(statements.RECORD_ENDED), Prepared(statements.START_AND_LOCK)
 _TOGETHER = Prepared(statements.RECORD_TOGETHER)
 # Parameters for columns, in the order in which the values come.
+_KEY = ("account_id", "enforcement_id")
+_SET = (*LOCKOUT_COLUMNS, "at")
 _OF_BEGUN = [f"begun_{name}" for name in IN_FLIGHT_COLUMNS]
 _OF_LOG = [f"log_{name}" for name in LOG_COLUMNS]
-_LOCKOUT_COLUMNS = Lockout.__table__.columns.keys()
-_OF_LOCKOUT = [*(f"lockout_{name}" for name in _LOCKOUT_COLUMNS), "at"]
+_OF_LOCKOUT = [*(f"lockout_{name}" for name in LOCKOUT_COLUMNS), "at"]
+_OF_BOTH = (*_OF_LOG, *_OF_LOCKOUT)
+
+Values = Sequence[Any]
 
 
 class _Job:
-    """What a thread wants to be written."""
+    """What a thread wants to be written: statements, each with the names of its parameters and their values.
 
-    __slots__ = ("_dialect", "_encoded", "_statements", "account_id", "locks", "refused")
+    If they are `plain` (:mod:`risk_store.repositories.plain_rows`) they are sent as they stand.
+    """
 
-    def __init__(self, dialect: sa.Dialect, account_id: int, *, locks: bool) -> None:
+    __slots__ = ("_dialect", "_encoded", "_plain", "_statements", "account_id", "locks", "refused")
+
+    def __init__(
+        self,
+        dialect: sa.Dialect,
+        account_id: int,
+        statements: Sequence[tuple[Prepared, Sequence[str], Values]],
+        *,
+        locks: bool,
+        plain: bool = False,
+    ) -> None:
         self.account_id = account_id
         self.locks = locks
         self.refused: Exception | None = None
         """What is wrong with a value, for its own thread to raise: found by another one, which goes on without it."""
         self._dialect = dialect
-        self._statements: Sequence[tuple[Prepared, dict[str, Any]]] = ()
+        self._statements = statements
+        self._plain = plain
         self._encoded: list[tuple[str, Any]] | None = None
 
     def encoded(self) -> list[tuple[str, Any]]:
         """Its statements in order, as the driver takes them. Raises InvalidValue for what a column cannot keep."""
         if self._encoded is None:
             on = self._dialect
-            self._encoded = [((sent := statement.on(on)).sql, sent.values(g)) for statement, g in self._statements]
+            self._encoded = [
+                (statement.on(on).sql, self._taken(statement, names, values))
+                for statement, names, values in self._statements
+            ]
         return self._encoded
+
+    def _taken(self, statement: Prepared, names: Sequence[str], values: Values) -> Any:
+        if self._plain:
+            return sent(self._dialect, names, values)
+        return statement.on(self._dialect).values(dict(zip(names, values, strict=True)))
 
     def is_ready(self) -> bool:
         """Whether it can be sent along with others; if not, it is `refused`."""
@@ -94,12 +125,11 @@ class Intent(_Job):
         *,
         apart: bool = False,
     ) -> None:
-        locks, begun = _lockout_values(lockouts, clock), in_flight_values(in_flight)
-        super().__init__(dialect, in_flight.account_id, locks=bool(locks))
-        self._statements = [*[(SET, lock) for lock in locks], (START, begun)]
+        locks, begun = _lockouts(lockouts, clock), tuple(in_flight_values(in_flight).values())
+        statements = [*[(SET, _SET, lock) for lock in locks], (START, IN_FLIGHT_COLUMNS, begun)]
         if dialect.name == "postgresql" and len(locks) == 1 and not apart:
-            named = dict(zip((*_OF_BEGUN, *_OF_LOCKOUT), (*begun.values(), *locks[0].values()), strict=True))
-            self._statements = [(_START_AND_LOCK, named)]
+            statements = [(_START_AND_LOCK, (*_OF_BEGUN, *_OF_LOCKOUT), (*begun, *locks[0]))]
+        super().__init__(dialect, in_flight.account_id, statements, locks=bool(locks))
 
     def write(self, cursor: Any) -> None:
         """Sends it by a cursor of the driver's, within a transaction unless it is one statement."""
@@ -122,7 +152,7 @@ class Outcome(_Job):
     Of one that is `in_flight`, without lockouts, the row there goes at the same time.
     """
 
-    __slots__ = ("_in_flight", "_locks", "_parts", "_values", "log", "log_id")
+    __slots__ = ("_in_flight", "_locks", "_parts", "_row", "log", "log_id")
 
     def __init__(
         self,
@@ -133,23 +163,22 @@ class Outcome(_Job):
         *,
         in_flight: bool = False,
     ) -> None:
-        self._values = values = log_values(log, clock)
-        self._locks = locks = _lockout_values(lockouts, clock)
-        super().__init__(dialect, values["account_id"], locks=bool(locks))
+        plain = _plain(dialect, log, lockouts, clock)
+        row, locks = plain or _checked(log, lockouts, clock)
+        if dialect.name == "sqlite":
+            ended = [(TAKE_BACK, _KEY, (row[0], row[-1]))] if in_flight else []  # the first column and the last
+            statements = [*ended, *[(SET, _SET, lock) for lock in locks], (INSERT, LOG_COLUMNS, row)]
+        elif locks:  # one at most
+            statements = [(_RECORD_AND_LOCK, _OF_BOTH, (*row, *locks[0]))]
+        else:
+            statements = [(_ENDED if in_flight else _RECORD, _OF_LOG, row)]
+        super().__init__(dialect, row[0], statements, locks=bool(locks), plain=plain is not None)
         self.log = log
         self.log_id: int | None = None
         """Of the log row, once it is written; durable it is when the transaction is."""
         self._in_flight = in_flight
+        self._row, self._locks = row, locks
         self._parts: tuple[dict[str, Any], dict[str, Any] | None] | None = None
-        if dialect.name == "sqlite":
-            ended = [(TAKE_BACK, values)] if in_flight else []
-            self._statements = [*ended, *[(SET, lock) for lock in locks], (INSERT, values)]
-        elif locks:  # one at most
-            named = dict(zip((*_OF_LOG, *_OF_LOCKOUT), (*values.values(), *locks[0].values()), strict=True))
-            self._statements = [(_RECORD_AND_LOCK, named)]
-        else:
-            named = dict(zip(_OF_LOG, values.values(), strict=True))
-            self._statements = [(_ENDED if in_flight else _RECORD, named)]
 
     def write(self, cursor: Any) -> None:
         """Sends it by a cursor of the driver's. On PostgreSQL it is one statement, a transaction of its own.
@@ -165,8 +194,8 @@ class Outcome(_Job):
     def parts(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """The values that PostgreSQL takes, by column: of the log row, and of the lockout if there is one."""
         if self._parts is None:
-            locks = [SET.on(self._dialect).values(lock) for lock in self._locks]
-            self._parts = INSERT.on(self._dialect).values(self._values), locks[0] if locks else None
+            locks = [self._taken(SET, _SET, lock) for lock in self._locks]
+            self._parts = self._taken(INSERT, LOG_COLUMNS, self._row), locks[0] if locks else None
         return self._parts
 
     def _convert(self) -> object:
@@ -178,11 +207,29 @@ class Outcome(_Job):
         return self.log
 
 
-def _lockout_values(lockouts: Sequence[Lockout], clock: Callable[[], datetime]) -> list[dict[str, object]]:
-    return [
+def _plain(
+    dialect: sa.Dialect, log: EnforcementLog, lockouts: Sequence[Lockout], clock: Callable[[], datetime]
+) -> tuple[Values, Sequence[Values]] | None:
+    row = plain_log(log)
+    if row is None:
+        return None
+    now = sent_instant(dialect, clock()) if lockouts else None
+    locks = [values for lock in lockouts if (values := plain_lockout(lock, now)) is not None]
+    return (row, locks) if len(locks) == len(lockouts) else None
+
+
+def _checked(
+    log: EnforcementLog, lockouts: Sequence[Lockout], clock: Callable[[], datetime]
+) -> tuple[Values, Sequence[Values]]:
+    return tuple(log_values(log, clock).values()), _lockouts(lockouts, clock)
+
+
+def _lockouts(lockouts: Sequence[Lockout], clock: Callable[[], datetime]) -> list[Values]:
+    checked = [
         lockout_values(lock.account_id, lock.reason or "", lock.rule_id or "", lock.locked_until, clock())
         for lock in lockouts
     ]
+    return [tuple(values.values()) for values in checked]
 
 
 def write_apart(dialect: sa.Dialect, cursor: Any, outcome: Outcome) -> None:
@@ -209,7 +256,7 @@ def write_together(dialect: sa.Dialect, cursor: Any, outcomes: Sequence[Outcome]
     """
     parts = [outcome.parts() for outcome in outcomes]
     logs = [log | {"n": n} for n, (log, _) in enumerate(parts)]
-    lockouts = [{name: lockout[name] for name in _LOCKOUT_COLUMNS} for _, lockout in parts if lockout is not None]
+    lockouts = [{name: lockout[name] for name in LOCKOUT_COLUMNS} for _, lockout in parts if lockout is not None]
     together = _TOGETHER.on(dialect)
     cursor.execute(together.sql, together.values({"logs": _json(logs), "lockouts": _json(lockouts)}))
     ids = {(account_id, enforcement_id): id_ for account_id, enforcement_id, id_ in cursor.fetchall()}

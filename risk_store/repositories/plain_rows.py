@@ -1,0 +1,112 @@
+"""Rows of an enforcement as they nearly always are: looked at in one go, and sent as they stand.
+
+What a row may hold is said by the models and by the types of the columns, value by value. But the thread of a record
+comes from waiting for a disk or a network, with cold caches, and each further function then takes it four times what it
+takes in a loop. So a row is looked at here first. One that is unusual in any way goes the long way, which also says
+what is wrong with it; `tests/test_plain_rows.py` holds the two to each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from operator import itemgetter
+from typing import Any
+
+import sqlalchemy as sa
+
+from risk_store.columns import INT64_MAX, is_plain_text
+from risk_store.models import EnforcementLog, Lockout
+
+__all__ = ["LOCKOUT_COLUMNS", "LOG_COLUMNS", "plain_lockout", "plain_log", "sent", "sent_instant"]
+
+LOG_COLUMNS = [column.name for column in EnforcementLog.__table__.columns if column.name != "id"]
+LOCKOUT_COLUMNS = Lockout.__table__.columns.keys()
+
+_of_log = itemgetter(*LOG_COLUMNS)
+_of_lockout = itemgetter("account_id", "reason", "rule_id")
+
+
+def plain_log(log: EnforcementLog) -> tuple[Any, ...] | None:
+    """The values of LOG_COLUMNS, if each may be written as it is; in doubt None.
+
+    >>> log = EnforcementLog(account_id=123, rule_id="RULE-003", action="CLOSE_ALL", reason="loss", success=True,
+    ...                      enforcement_id="ab12")
+    >>> plain_log(log)[:5]
+    (123, 'RULE-003', 'CLOSE_ALL', 'loss', True)
+    >>> log.reason = "loss of 550 €"
+    >>> plain_log(log) is None
+    True
+    """
+    try:
+        values: tuple[Any, ...] = _of_log(vars(log))
+    except KeyError:  # one is not loaded
+        return None
+    account, rule, action, reason, success, error, positions, orders, began, ms, details, name = values
+    if (
+        type(account) is type(positions) is type(orders) is int
+        and 0 < account <= INT64_MAX
+        and 0 <= positions <= INT64_MAX
+        and 0 <= orders <= INT64_MAX
+        and (ms is None or (type(ms) is int and 0 <= ms <= INT64_MAX))
+        and (success is True or success is False)
+        and type(began) is datetime
+        and began.tzinfo is UTC
+        and type(rule) is type(action) is type(reason) is type(name) is str
+        and rule != "" != action
+        and reason != ""
+        and (error is None or type(error) is str)
+        and (details is None or type(details) is str)
+        and is_plain_text(f"{rule}{action}{reason}{name}{error}{details}")
+    ):
+        return values
+    return None
+
+
+def plain_lockout(lockout: Lockout, now: Any) -> tuple[Any, ...] | None:
+    """The values of LOCKOUT_COLUMNS and ``at``, if each may be written as it is; in doubt None.
+
+    It begins `now`, an instant as the driver takes it: it is there four times, and to make it takes as long as this.
+
+    >>> plain_lockout(Lockout(account_id=123, reason="loss", rule_id="RULE-003"), "2025-10-21 17:00:00")[:5]
+    (123, True, 'loss', '2025-10-21 17:00:00', None)
+    """
+    held = vars(lockout)
+    try:
+        account, reason, rule = _of_lockout(held)
+    except KeyError:
+        return None
+    # What was not given is not there, and the attribute takes as long as all the rest.
+    until = held["locked_until"] if "locked_until" in held else lockout.locked_until  # noqa: SIM401
+    if (
+        type(account) is int
+        and 0 < account <= INT64_MAX
+        and type(reason) is type(rule) is str
+        and reason != "" != rule
+        and (until is None or (type(until) is datetime and until.tzinfo is UTC))
+        and is_plain_text(reason + rule)
+    ):
+        return account, True, reason, now, until, rule, now, now, now
+    return None
+
+
+def sent_instant(dialect: sa.Dialect, instant: datetime) -> Any:
+    """An instant in UTC as the driver takes it.
+
+    >>> import sqlalchemy.dialects.sqlite as sqlite
+    >>> sent_instant(sqlite.dialect(), datetime(2025, 10, 21, 17, tzinfo=UTC))
+    '2025-10-21 17:00:00'
+    """
+    return instant.isoformat(" ")[:-6] if dialect.name == "sqlite" else instant
+
+
+def sent(dialect: sa.Dialect, names: Sequence[str], values: Sequence[Any]) -> Any:
+    """Values that may be written as they are, as the driver takes them: by name, or by position and instants as text.
+
+    >>> import sqlalchemy.dialects.sqlite as sqlite
+    >>> sent(sqlite.dialect(), ["id", "at"], (1, datetime(2025, 10, 21, 17, tzinfo=UTC)))
+    (1, '2025-10-21 17:00:00')
+    """
+    if dialect.name != "sqlite":
+        return dict(zip(names, values, strict=True))
+    return tuple([value.isoformat(" ")[:-6] if type(value) is datetime else value for value in values])

@@ -1,0 +1,175 @@
+"""Rows that are sent as they stand: the short look and the long way, value by value, come to the same."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import example, given
+from hypothesis import strategies as st
+from sqlalchemy.orm import Session
+
+from risk_store import EnforcementLog, Lockout
+from risk_store.repositories import outcomes
+from risk_store.repositories.outcomes import Outcome
+from risk_store.repositories.plain_rows import plain_lockout, plain_log
+
+NOW = datetime(2026, 8, 19, 14, 30, tzinfo=UTC)
+DIALECTS = [sa.create_engine(url).dialect for url in ("sqlite://", "postgresql+psycopg://")]
+
+
+def some(values: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    """A few of them: with all drawn at once hardly a row would be plain."""
+    names = st.lists(st.sampled_from(list(values)), max_size=3, unique=True)
+    return names.flatmap(lambda chosen: st.fixed_dictionaries({name: values[name] for name in chosen}))
+
+
+class Text(str):
+    """As somebody's own enumeration of rules is."""
+
+    __slots__ = ()
+
+
+class Number(int):
+    """No driver knows it."""
+
+
+ODD_TEXTS = st.sampled_from(["", "a\0b", "\ud800", "550 €", Text("R"), None, 7, b"R"])
+TEXTS = st.one_of(st.text(st.characters(max_codepoint=127), max_size=5), st.text(max_size=5), ODD_TEXTS)
+ODD_NUMBERS = st.sampled_from([-1, 0, 2**63 - 1, 2**63, True, Number(3), 2.0, Decimal(2), "2", None])
+NUMBERS = st.one_of(st.integers(1, 1000), ODD_NUMBERS)
+ZONES = st.sampled_from([UTC, timezone(timedelta(0), "Z"), timezone(timedelta(hours=-5)), None])
+INSTANTS = st.one_of(st.datetimes(timezones=ZONES), st.sampled_from([NOW, None, "2026-08-19", NOW.date(), 1]))
+OF_LOG: dict[str, st.SearchStrategy[Any]] = {
+    "account_id": NUMBERS,
+    "rule_id": TEXTS,
+    "action": TEXTS,
+    "reason": TEXTS,
+    "success": st.sampled_from([True, False, None, 1, 0, "yes"]),
+    "error_message": TEXTS,
+    "positions_closed": NUMBERS,
+    "orders_canceled": NUMBERS,
+    "timestamp": INSTANTS,
+    "execution_time_ms": NUMBERS,
+    "details": TEXTS,
+    "enforcement_id": TEXTS,
+}
+OF_LOCKOUT = {"account_id": NUMBERS, "reason": TEXTS, "rule_id": TEXTS, "locked_until": INSTANTS}
+PLAIN: dict[str, Any] = {
+    "account_id": 123,
+    "rule_id": "RULE-003",
+    "action": "CLOSE_ALL",
+    "reason": "Daily loss limit hit",
+    "success": False,
+    "error_message": "rejected",
+    "positions_closed": 0,
+    "orders_canceled": 2,
+    "timestamp": NOW + timedelta(microseconds=1),
+    "execution_time_ms": 145,
+    "details": '{"pnl": -550.0}',
+    "enforcement_id": "ab12",
+}
+NO_DETAILS: dict[str, Any] = {"error_message": None, "execution_time_ms": None, "details": None}
+LOCKED: dict[str, Any] = {
+    "account_id": 123,
+    "reason": "loss",
+    "rule_id": "RULE-003",
+    "locked_until": NOW + timedelta(days=1),
+}
+
+
+def sent(dialect: sa.Dialect, log: EnforcementLog, lockouts: Sequence[Lockout]) -> list[Any]:
+    """What the driver is given: by itself, and on a server along with others. With types: True is not 1 to a driver."""
+    outcome = Outcome(dialect, log, lockouts, lambda: NOW)
+    given = [
+        *outcome.encoded(),
+        *([] if dialect.name == "sqlite" else [("together", part) for part in outcome.parts()]),
+    ]
+    return [(sql, _typed(values)) for sql, values in given]
+
+
+def _typed(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {name: (type(value), value) for name, value in values.items()}
+    return [(type(value), value) for value in values or ()]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+@given(some(OF_LOG), some(OF_LOCKOUT))
+@example(NO_DETAILS, {"locked_until": None})
+def test_what_is_sent_as_it_stands_is_what_the_checks_and_the_columns_make_of_it(
+    dialect: sa.Dialect, row: dict[str, Any], locked: dict[str, Any]
+) -> None:
+    log, lockout = EnforcementLog(**PLAIN | row), Lockout(is_locked=True, **LOCKED | locked)
+    for lockouts in ([], [lockout]):
+        if plain_log(log) is not None and all(plain_lockout(each, NOW) for each in lockouts):
+            quick = sent(dialect, log, lockouts)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(outcomes, "plain_log", lambda _log: None)
+                assert quick == sent(dialect, log, lockouts)
+
+
+@pytest.mark.parametrize("row", [PLAIN, PLAIN | NO_DETAILS, PLAIN | {"success": True}])
+def test_rows_as_they_nearly_always_are_are_sent_as_they_stand(row: dict[str, Any]) -> None:
+    assert plain_log(EnforcementLog(**row)) == tuple(row.values())
+
+
+@pytest.mark.parametrize("locked", [LOCKED, {name: LOCKED[name] for name in ("account_id", "reason", "rule_id")}])
+def test_lockouts_as_they_nearly_always_are_are_sent_as_they_stand(locked: dict[str, Any]) -> None:
+    values = plain_lockout(Lockout(is_locked=True, **locked), NOW)
+    assert values == (123, True, "loss", NOW, locked.get("locked_until"), "RULE-003", NOW, NOW, NOW)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *[
+            (name, value)
+            for name in ("account_id", "positions_closed", "execution_time_ms")
+            for value in (-1, 2**63, True)
+        ],
+        *[(name, value) for name in ("rule_id", "action", "reason") for value in ("", None, "a\0b", Text("R"))],
+        *[(name, value) for name in ("reason", "error_message", "details") for value in ("550 €", 7)],
+        *[
+            ("timestamp", value)
+            for value in (None, NOW.replace(tzinfo=None), NOW.astimezone(timezone(timedelta(0), "Z")))
+        ],
+        *[("enforcement_id", value) for value in (None, "\ud800")],
+        *[("success", value) for value in (None, 1)],
+    ],
+)
+def test_what_is_unusual_in_any_way_goes_the_long_way(field: str, value: object) -> None:
+    assert plain_log(EnforcementLog(**PLAIN | {field: value})) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("account_id", 0),
+        ("reason", ""),
+        ("rule_id", None),
+        ("reason", "550 €"),
+        ("locked_until", NOW.replace(tzinfo=None)),
+    ],
+)
+def test_an_unusual_lockout_does_too(field: str, value: object) -> None:
+    assert plain_lockout(Lockout(is_locked=True, **LOCKED | {field: value}), NOW) is None
+
+
+def test_what_a_session_has_not_loaded_goes_the_long_way(sqlite_template: Path, tmp_path: Path) -> None:
+    shutil.copy(sqlite_template, tmp_path / "risk.db")
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'risk.db'}")
+    with Session(engine) as session:
+        log, lockout = EnforcementLog(**PLAIN), Lockout(is_locked=True, **LOCKED)
+        session.add_all([log, lockout])
+        session.commit()
+        assert plain_log(log) is None
+        assert plain_lockout(lockout, NOW) is None
+        assert Outcome(engine.dialect, log, [lockout], lambda: NOW).encoded()
+    engine.dispose()
