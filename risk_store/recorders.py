@@ -104,13 +104,14 @@ class Recorders:
     def _take(self) -> Recorder | None:
         """The one that was used last. Not one that nobody has used for a while: what lies between may have forgotten it
         without a word, and finding that out takes all the time there is."""
-        with suppress(IndexError):
-            while True:
+        while True:
+            try:
                 recorder = self._kept.pop()
-                if time.monotonic() - recorder.used < KEPT_S:
-                    return recorder
-                recorder.close()
-        return None
+            except IndexError:
+                return None
+            if time.monotonic() - recorder.used < KEPT_S:
+                return recorder
+            recorder.close()
 
     def _open(self, deadline: float) -> Recorder:
         with answered_by(deadline):

@@ -40,6 +40,7 @@ class Prepared:
         self._statement = statement
         self._columns = columns  # of a plain insert, which else names every column of the table
         self._compiled: dict[tuple[str, str], Compiled] = {}
+        self._last: tuple[sa.Dialect, Compiled] | None = None
 
     def execute(
         self, connection: sa.Connection, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -58,9 +59,13 @@ class Prepared:
 
     def on(self, dialect: sa.Dialect) -> Compiled:
         """The statement as the driver takes it."""
+        last = self._last
+        if last is not None and last[0] is dialect:
+            return last[1]
         compiled = self._compiled.get((dialect.name, dialect.driver))
         if compiled is None:
             compiled = self._compiled[dialect.name, dialect.driver] = self._compile(dialect)
+        self._last = (dialect, compiled)
         return compiled
 
     def _of(self, dialect: sa.Dialect) -> Any:

@@ -189,7 +189,7 @@ class Outcome(_Job):
             cursor.execute(sql, values)
             if self._in_flight and cursor.rowcount == 0:
                 raise LookupError(f"enforcement {self.log.enforcement_id} is not in flight")
-        self.log_id = cursor.lastrowid if cursor.description is None else cursor.fetchone()[0]
+        self.log_id = cursor.lastrowid if self._dialect.name == "sqlite" else cursor.fetchone()[0]
 
     def parts(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """The values that PostgreSQL takes, by column: of the log row, and of the lockout if there is one."""
@@ -213,9 +213,14 @@ def _plain(
     row = plain_log(log)
     if row is None:
         return None
+    locks: list[Values] = []
     now = sent_instant(dialect, clock()) if lockouts else None
-    locks = [values for lock in lockouts if (values := plain_lockout(lock, now)) is not None]
-    return (row, locks) if len(locks) == len(lockouts) else None
+    for lock in lockouts:
+        values = plain_lockout(lock, now)
+        if values is None:
+            return None
+        locks.append(values)
+    return row, locks
 
 
 def _checked(
