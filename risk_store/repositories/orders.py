@@ -127,7 +127,7 @@ class OrderRepository(Repository):
         # By id: of two that write many orders in another order each would wait for the other.
         by_id = sorted(map(_order_update, updates), key=attrgetter("id"))
         if len(by_id) > 1:
-            self._take_turns(_WRITE_CONTRACT, {update.contract_id for update in by_id})
+            self._keep_prices_off(by_id)
         for _, run in groupby(by_id, key=_is_complete):
             self._apply(list(run))
 
@@ -206,11 +206,10 @@ class OrderRepository(Repository):
         asked = {"contract": contract_id, "at": seen}
         moves: list[StopMove] = []
         triggered: list[int] = []
-        for _ in range(_ATTEMPTS):  # once, unless another program changes one of the orders between reading and locking
+        for _ in range(_ATTEMPTS):  # once, unless somebody changes one of the orders between reading and writing
             decisions, incomplete = self._decide(asked, price, tick_size)
             if decisions:
                 self._take_turns(_TRAIL_CONTRACT, {contract_id})
-            self._lock(decision.old for decision in decisions if isinstance(decision, _OfOneDistance))
             settled = True
             for decision in decisions:
                 ids = self._write_stops(decision, asked)
@@ -281,28 +280,32 @@ class OrderRepository(Repository):
         [(ids,)] = self._lane.read(_ALIKE, Order, alike)
         return _ids_in(ids)
 
-    def _lock(self, *groups: Iterable[Collection[int]], account_id: int | None = None) -> None:
-        """On a server: the orders' locks in the order of their ids, which everything here that writes many takes.
+    def _lock(self, account_id: int, ids: Collection[int]) -> None:
+        """On a server: the locks of an account's orders in the order of their ids, as :meth:`apply_many` takes them."""
+        if self._dialect(Order) != "postgresql" or not ids:
+            return
+        if self._is_distributed(Order):
+            self._run(_LOCK_OF_ACCOUNT, Order, {"ids": as_parameter(ids), "account": account_id}).close()
+        else:
+            self._run(_LOCK, Order, {"ids": as_parameter(ids)}).close()
 
-        On a distributed one those of one account: nothing can lock rows of several in one order there (see
-        :meth:`_take_turns`).
-        """
+    def _keep_prices_off(self, updates: Iterable[OrderUpdate], known: Iterable[Order] = ()) -> None:
+        """On a server, for who writes many orders: nobody moves stops of their contracts until the transaction ends."""
         if self._dialect(Order) != "postgresql":
             return
-        ids = {id_ for of_one_kind in groups for group in of_one_kind for id_ in group}
-        if not ids:
-            return
-        if not self._is_distributed(Order):
-            self._run(_LOCK, Order, {"ids": as_parameter(ids)}).close()
-        elif account_id is not None:
-            self._run(_LOCK_OF_ACCOUNT, Order, {"ids": as_parameter(ids), "account": account_id}).close()
+        named = [(update.id, update.contract_id) for update in updates]
+        contracts = {contract for _, contract in named if contract is not None} | {order.contract_id for order in known}
+        if unnamed := [id_ for id_, contract in named if contract is None]:
+            contracts |= {row[0] for row in self._run(_CONTRACTS, Order, {"ids": as_parameter(unnamed)})}
+        self._take_turns(_WRITE_CONTRACT, contracts)
 
-    def _take_turns(self, lock: Prepared, contracts: Iterable[str | None]) -> None:
-        """On a distributed server, instead of locks on the rows: who moves the stops of a contract, and who writes many
-        of its orders, wait for each other before either has one. By the coordinator, through which all of them come."""
-        if not self._is_distributed(Order):
+    def _take_turns(self, lock: Prepared, contracts: Iterable[str]) -> None:
+        """On a server: who moves the stops of a contract, and who writes many of its orders, wait for each other before
+        either has one of them, and so not for each other's rows, which an UPDATE locks in any order. To lock a thousand
+        rows first costs as much as to write them; and on a distributed server nobody can, of several accounts."""
+        if self._dialect(Order) != "postgresql":
             return
-        for contract in sorted(contract for contract in contracts if contract is not None):
+        for contract in sorted(contracts):
             key = int.from_bytes(blake2b(f"orders of {contract}".encode(), digest_size=8).digest(), signed=True)
             self._run(lock, Order, {"key": key}).close()
 
@@ -328,8 +331,8 @@ class OrderRepository(Repository):
         for update in theirs:
             if update.id not in here and not _is_complete(update):
                 raise _not_known_yet(update)
-        self._take_turns(_WRITE_CONTRACT, {row.contract_id for row in (*here.values(), *theirs)})
-        self._lock([here.keys()], account_id=account_id)
+        self._keep_prices_off(theirs, here.values())
+        self._lock(account_id, here.keys())
         self.apply_many(theirs)
         marks: dict[str, Any] = {"now": self._clock(), "asked": asked_at}
         marks |= {"account": account_id} if self._is_distributed(Order) else {}
@@ -384,6 +387,7 @@ _ALIKE_OF = {  # by whether the store is distributed
     True: (Prepared(statements.TRIGGER_ALIKE[DISTRIBUTED]), Prepared(statements.MOVE_ALIKE[DISTRIBUTED])),
 }
 _LOCK, _LOCK_OF_ACCOUNT = Prepared(statements.LOCK_ORDERS), Prepared(statements.LOCK_ORDERS[DISTRIBUTED])
+_CONTRACTS = Prepared(statements.CONTRACTS_OF_ORDERS)
 _TRAIL_CONTRACT, _WRITE_CONTRACT = Prepared(statements.TRAIL_CONTRACT), Prepared(statements.WRITE_CONTRACT)
 _KNOWN, _KNOWN_OF_ACCOUNT = Prepared(statements.KNOWN_ORDERS), Prepared(statements.KNOWN_ORDERS_OF_ACCOUNT)
 _READERS = [column.type.read_column for column in Order.__table__.columns if isinstance(column.type, CheckedType)]

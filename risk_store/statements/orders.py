@@ -27,6 +27,7 @@ __all__ = [
     "KNOWN_ORDERS",
     "KNOWN_ORDERS_OF_ACCOUNT",
     "LISTED_ORDERS",
+    "CONTRACTS_OF_ORDERS",
     "LOCK_ORDERS",
     "MARK_UNCONFIRMED_ORDERS",
     "DECISIVE",
@@ -255,6 +256,11 @@ KNOWN_ORDERS = by_dialect(
 KNOWN_ORDERS_OF_ACCOUNT = by_dialect(lambda dialect: KNOWN_ORDERS[dialect].where(_OF_ACCOUNT))
 """By dialect: the same of an ``account``'s."""
 
+CONTRACTS_OF_ORDERS = by_dialect(
+    lambda dialect: sa.select(ORDERS.c.contract_id).distinct().where(among(ORDERS.c.id, dialect))
+)
+"""By dialect: the contracts of ``ids``."""
+
 LOCK_ORDERS = within_account(
     by_dialect(
         lambda dialect: (
@@ -273,8 +279,8 @@ distributed store those of one ``account``, which is all that can be locked at o
 _KEY = sa.bindparam("key", type_=sa.BigInteger())
 TRAIL_CONTRACT = sa.select(sa.func.pg_advisory_xact_lock(_KEY))
 WRITE_CONTRACT = sa.select(sa.func.pg_advisory_xact_lock_shared(_KEY))
-"""For a distributed store, whose rows of several accounts nobody can lock in one order: until the transaction ends,
-either one moves the stops of the contract that ``key`` stands for, or others write many of its orders."""
+"""Until the transaction ends, either one moves the stops of the contract that ``key`` stands for, or others write many
+of its orders."""
 
 
 # Trailing stops -------------------------------------------------------------------------------------------------------
@@ -339,17 +345,11 @@ _CHANGED = sa.update(ORDERS).values(updated_at=sa.bindparam("now", type_=ORDERS.
 
 
 def _alike(**values: sa.ColumnElement[Any]) -> dict[str, sa.Update | sa.Select[str | None]]:
-    """Orders that are alike, written by their figures. Nobody comes in between: on SQLite the transaction is the only
-    writer; on PostgreSQL the statement locks them, in the order of their ids as all here do; and on a distributed one,
-    which cannot, the contract is locked (TRAIL_CONTRACT)."""
-    locked = sa.select(ORDERS.c.id).where(_ALIKE).order_by(ORDERS.c.id).with_for_update(key_share=True).cte("alike")
-    update = _CHANGED.values(**values)
-    written = update.where(ORDERS.c.id == locked.c.id).returning(ORDERS.c.id).cte("written")
-    return {
-        "sqlite": update.where(_ALIKE),
-        "postgresql": sa.select(_json_of(written.c.id)),
-        DISTRIBUTED: update.where(_ALIKE).returning(ORDERS.c.id),
-    }
+    """Orders that are alike, written by their figures; a server returns their ids."""
+    update = _CHANGED.where(_ALIKE).values(**values)
+    returning = update.returning(ORDERS.c.id)
+    written = returning.cte("written")
+    return {"sqlite": update, "postgresql": sa.select(_json_of(written.c.id)), DISTRIBUTED: returning}
 
 
 def _still_trailing(dialect: str) -> sa.Update:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -440,6 +441,16 @@ def test_ticks_events_and_lists_in_several_threads_do_not_wait_for_each_other(st
             with store.begin() as tx:
                 tx.orders.apply_many(some)
 
+    def parts_of_events() -> None:
+        """Which do not say what contract they are of."""
+        for step in range(60):
+            some = [
+                OrderUpdate(id=u.id, size=1, venue_updated_at=PLACED + timedelta(seconds=step + 1)) for u in updates
+            ]
+            chance.shuffle(some)
+            with store.begin() as tx:
+                tx.orders.apply_many(some)
+
     def lists() -> None:
         for _ in range(60):
             with store.begin() as tx:
@@ -451,7 +462,9 @@ def test_ticks_events_and_lists_in_several_threads_do_not_wait_for_each_other(st
         except BaseException as error:
             failed.append(error)
 
-    threads = [threading.Thread(target=guarded, args=(work,)) for work in (ticks, ticks, events, lists)]
+    threads = [
+        threading.Thread(target=guarded, args=(work,)) for work in (ticks, ticks, events, parts_of_events, lists)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -459,3 +472,40 @@ def test_ticks_events_and_lists_in_several_threads_do_not_wait_for_each_other(st
     assert failed == []
     with store.read() as tx:
         assert set(stops(tx.orders).values()) == {21049.0}
+
+
+@pytest.mark.parametrize("contract", [MNQ, None], ids=["named", "not named"])
+def test_a_price_that_waits_for_many_events_has_no_order_of_theirs(
+    store: RiskStore, monkeypatch: pytest.MonkeyPatch, contract: str | None
+) -> None:
+    """So that whoever writes them may go on with any other order of the contract."""
+    with store.begin() as tx:
+        for id_ in (1, 2, 3):
+            tx.orders.save(a_stop(id_))
+    decided = threading.Event()
+    decide = OrderRepository._decide
+
+    def telling(self: OrderRepository, *arguments: Any) -> Any:
+        decisions = decide(self, *arguments)
+        decided.set()
+        return decisions
+
+    monkeypatch.setattr(OrderRepository, "_decide", telling)
+
+    def price() -> None:
+        with store.begin() as tx:
+            tx.orders.trail(MNQ, 21050.0)
+
+    waiting = threading.Thread(target=price)
+    with store.begin() as tx:
+        tx.orders.apply_many(
+            [OrderUpdate(id=id_, contract_id=contract, size=2, venue_updated_at=PLACED) for id_ in (3, 2)]
+        )
+        waiting.start()
+        decided.wait(0.3)  # on a file it does not come so far: it waits for its turn
+        time.sleep(0.05)
+        tx.orders.apply(OrderUpdate(id=1, size=2, venue_updated_at=PLACED))
+    waiting.join()
+    with store.read() as tx:
+        assert {order.size for order in tx.orders.working()} == {2}
+        assert set(stops(tx.orders).values()) == {21040.0}
