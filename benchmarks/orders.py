@@ -40,7 +40,7 @@ def single_and_batch(ground: Ground, size: Size, book: Book, peers: Mapping[str,
     """W3: one commit each, and many in one transaction."""
     work = "W3, one commit each"
     in_full = ground.label.endswith("FULL")
-    peers = peers if in_full else some(peers, size)
+    peers = some(peers, size)
     count = size.orders if ground.is_sqlite else size.server_events
     turns = [order_events(count, number) for number in range(size.rounds + 1)]
     with entered(ground, [Plain, Ours, *peers.values()]) as ways:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import count
 
+from benchmarks.ceilings import OneCommit, OneStatement
 from benchmarks.contest import Contender, contest
 from benchmarks.enforcements import RECORD, entered
 from benchmarks.ours import Ours
@@ -27,6 +28,8 @@ from benchmarks.way import Way, durability
 __all__ = ["run"]
 
 FLOOR = "plain driver, a connection for each thread"
+IN_ONE_COMMIT = "plain driver, one commit for all that wait"
+IN_ONE_STATEMENT = "plain driver, one statement"
 A_THREADS = 10_000_000  # event numbers between one thread and the next
 
 
@@ -34,8 +37,9 @@ def run(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Pl
     work = f"W1, {size.threads} threads"
     orm = NAMES["sqlalchemy_orm"]
     taking_part = some(peers, size)
-    names = [FLOOR, RECORD, *taking_part]
-    with entered(ground, [Plain, Ours, *taking_part.values()]) as ways:
+    ceiling, at_most = (IN_ONE_COMMIT, OneCommit) if ground.is_sqlite else (IN_ONE_STATEMENT, OneStatement)
+    names = [FLOOR, ceiling, RECORD, *taking_part]
+    with entered(ground, [Plain, at_most, Ours, *taking_part.values()]) as ways:
         runs = [_Run(way, size) for way in ways]
         outcome = contest(
             [Contender(name, run.turn, run.check, run.before) for name, run in zip(names, runs, strict=True)],

@@ -1,0 +1,77 @@
+"""How far the plain driver goes where threads wait for each other: with the same trick, and nothing beside it.
+
+No value is checked, no error is handled, nobody's time is over: what a store with those can reach at most.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from benchmarks.places import Place
+from benchmarks.plain import Plain
+from benchmarks.values import Event
+
+__all__ = ["OneCommit", "OneStatement"]
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A thread that waits, until it is written or is the next one to write."""
+
+    rows: tuple[Any, Any]
+    gate: threading.Lock = field(default_factory=threading.Lock)
+    is_written: bool = False
+
+
+class OneCommit(Plain):
+    """SQLite: one connection for all threads, and whoever has it writes and commits for all that wait."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self._mutex = threading.Lock()
+        self._is_writing = False
+        self._waiting: deque[_Waiting] = deque()
+
+    def of_thread(self) -> Self:
+        return self
+
+    def leave(self) -> None:
+        return None
+
+    def record(self, event: Event) -> None:
+        own = _Waiting((self._of_log(event), self._of_lockout(event, self._instant(datetime.now(UTC)))))
+        with self._mutex:
+            waits, self._is_writing = self._is_writing, True
+            if waits:
+                own.gate.acquire()
+                self._waiting.append(own)
+        if waits:
+            own.gate.acquire()
+            if own.is_written:
+                return
+        with self._mutex:
+            others = [*self._waiting]
+            self._waiting.clear()
+        self.execute(self._begin)
+        for each in (own, *others):
+            self.execute(self._log, each.rows[0])
+            self.execute(self._lock, each.rows[1])
+        self.execute("COMMIT")
+        with self._mutex:
+            following = self._waiting.popleft() if self._waiting else None
+            self._is_writing = following is not None
+        for each in others:
+            each.is_written = True
+        for each in (*([following] if following else []), *others):
+            each.gate.release()
+
+
+class OneStatement(Plain):
+    """PostgreSQL: both rows in one statement, by a connection for each thread."""
+
+    def record(self, event: Event) -> None:
+        self.record_in_one(event)
