@@ -115,8 +115,15 @@ class CheckedType(TypeDecorator[T]):
     by_value: ClassVar[type | None] = None
     """The type of stored values of which :meth:`read` makes the same where they are equal, if there is one."""
 
-    def read_column(self, stored: Sequence[Any]) -> Iterable[Any]:
-        """What :meth:`read` makes of each value of a column, in one go: the usual values cost next to nothing."""
+    def read_column(
+        self,
+        stored: Sequence[Any],
+        known: dict[Any, Any] | None = None,  # noqa: ARG002 (instants look there)
+    ) -> Iterable[Any]:
+        """What :meth:`read` makes of each value of a column, in one go: the usual values cost next to nothing.
+
+        In `known` are instants that other columns of the same rows had, and this one's come to it.
+        """
         kinds = {*map(type, stored)} - {NoneType}
         if kinds <= {self.as_stored}:
             return stored
@@ -471,16 +478,18 @@ class UtcInstant(CheckedType[datetime]):
         parsed = self.parse(stored)
         return Unreadable.keep(stored) if parsed is None else parsed
 
-    def read_column(self, stored: Sequence[Any]) -> Iterable[Any]:
+    def read_column(self, stored: Sequence[Any], known: dict[Any, Any] | None = None) -> Iterable[Any]:
         kinds = {*map(type, stored)} - {NoneType}
         if kinds == {datetime} and all(value is None or value.tzinfo for value in stored):
             with suppress(OverflowError):
                 return [None if value is None else value.astimezone(UTC) for value in stored]
         if kinds == {str} and {*map(len, texts := {*stored} - {None})} <= _CANONICAL_LENGTHS:
+            instants = {} if known is None else known
             with suppress(ValueError):
-                instants = [datetime.fromisoformat(text + "+00:00") for text in texts]
-                if all(instant.tzinfo is UTC for instant in instants):
-                    return map(dict(zip(texts, instants, strict=True)).get, stored)
+                new = {text: datetime.fromisoformat(text + "+00:00") for text in texts - instants.keys()}
+                if all(instant.tzinfo is UTC for instant in new.values()):
+                    instants |= new
+                    return map(instants.get, stored)
         return super().read_column(stored)
 
     def is_readable(self, value: Any) -> bool:

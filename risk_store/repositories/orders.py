@@ -370,7 +370,8 @@ class OrderRepository(Repository):
         def read_all() -> list[OrderSnapshot]:
             found: list[OrderSnapshot] = []
             for rows in self._lane.parts(working, Order, _AT_A_TIME):
-                columns = [read(values) for read, values in zip(_READERS, zip(*rows, strict=True), strict=False)]
+                known: dict[Any, Any] = {}  # an order that has not changed since has one instant in several columns
+                columns = [read(values, known) for read, values in zip(_READERS, zip(*rows, strict=True), strict=False)]
                 found += map(_snapshot, zip(*columns, strict=True))
             return found
 
