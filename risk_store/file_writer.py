@@ -29,7 +29,7 @@ class FileWriter:
 
     def __init__(self, engine: sa.Engine, url: URL, thread: threading.local) -> None:
         self._engine = engine
-        self._url = url
+        self._translated = translated(url)
         self._thread = thread
         self._connection: sa.Connection | None = None
         self._raw: Any = None  # the driver's own
@@ -44,7 +44,7 @@ class FileWriter:
         The driver begins it; whoever asked for it commits. (SQLAlchemy may join it: `repositories/lane.py`.) An error
         in the block, or no commit, rolls back and closes the connection.
         """
-        with translated(self._url):
+        with self._translated:
             self._thread.writing = True
             try:
                 connection = self._ready(deadline)
@@ -65,7 +65,7 @@ class FileWriter:
 
     def run(self, deadline: float, write: Callable[[Any], T]) -> T:
         """The same for a function that is given the cursor and reads no rows. It commits. (A block: 5 µs more.)"""
-        with translated(self._url):
+        with self._translated:
             self._thread.writing = True
             try:
                 self._ready(deadline)
