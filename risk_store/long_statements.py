@@ -22,18 +22,18 @@ KEPT_BY_PSYCOPG = 4096
 
 
 @lru_cache(maxsize=256)
-def native(statement: str) -> tuple[str, tuple[str, ...]]:
+def native(statement: str) -> tuple[bytes, tuple[str, ...]]:
     """The statement as PostgreSQL takes it, and the names of its parameters in their order.
 
     >>> native("SELECT %(a)s, %(b)s, 10 %% %(a)s")
-    ('SELECT $1, $2, 10 % $1', ('a', 'b'))
+    (b'SELECT $1, $2, 10 % $1', ('a', 'b'))
     """
     names: dict[str, str] = {}
 
     def number(found: re.Match[str]) -> str:
         return "%" if found[1] is None else names.setdefault(found[1], f"${len(names) + 1}")
 
-    return re.sub(r"%(?:\(([^)]+)\)s|%)", number, statement), tuple(names)
+    return re.sub(r"%(?:\(([^)]+)\)s|%)", number, statement).encode(), tuple(names)
 
 
 def send_long_statements_native(engine: sa.Engine) -> None:
@@ -47,5 +47,5 @@ def send_long_statements_native(engine: sa.Engine) -> None:
         text, names = native(statement)
         context.cursor = raw = RawCursor(cursor.connection)  # whose result is the statement's
         cursor.close()
-        raw.execute(text.encode(), [parameters[name] for name in names])
+        raw.execute(text, [parameters[name] for name in names])
         return True

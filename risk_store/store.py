@@ -141,8 +141,8 @@ class RiskStore:
     def engine(self) -> sa.Engine:
         """The engine that writes; for SQLAlchemy code of your own. It does not take the verdict or a turn for you.
 
-        Its cursor events do not see what :meth:`record` and :meth:`enforce` send, nor, on an SQLite file, the hot
-        statements of :meth:`begin` (an event, a log row, a lockout): those go by the driver.
+        Its cursor events do not see what :meth:`record` and :meth:`enforce` send, nor, on an SQLite file and by
+        psycopg, the hot statements of :meth:`begin` (an event, a log row, a lockout): those go by the driver.
         """
         return self._engine
 
@@ -367,7 +367,10 @@ class RiskStore:
         with translated(self._url):
             self._thread.writing = True
             try:
-                with self._connected(deadline, bounded) as connection, Transaction(connection, self._clock) as tx:
+                with (
+                    self._connected(deadline, bounded) as connection,
+                    Transaction(connection, self._clock, by_psycopg=self._engine.driver == "psycopg") as tx,
+                ):
                     yield tx
             finally:
                 self._thread.writing = False

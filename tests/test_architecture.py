@@ -79,7 +79,7 @@ def test_hot_paths_send_statements_that_were_built_once(store: RiskStore, monkey
     for kind in (Intent, Outcome):  # which go past SQLAlchemy's events
 
         def noting(job: Any, cursor: Any, write: Any = kind.write) -> None:
-            sent.statements += [sql for sql, _ in job._sent]
+            sent.statements += [sql for sql, _ in job.encoded()]
             write(job, cursor)
 
         monkeypatch.setattr(kind, "write", noting)

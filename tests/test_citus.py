@@ -34,6 +34,7 @@ from risk_store.copying import copy_store
 from risk_store.distributing import distribute
 from risk_store.events import OrderUpdate, PositionUpdate, TradeUpdate
 from risk_store.models import Base, Order
+from risk_store.repositories import lane
 from risk_store.repositories.enforcements import INSERT
 from risk_store.repositories.lockouts import SET
 from risk_store.schema import HEAD, alembic_config, status, upgrade
@@ -382,7 +383,9 @@ def test_the_benchmarks_measure_a_cluster(citus_database: str) -> None:
 
 
 @pytest.fixture
-def sent(citus_store_url: str) -> Iterator[tuple[RiskStore, Callable[[], list[tuple[str, Any]]]]]:
+def sent(
+    citus_store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[RiskStore, Callable[[], list[tuple[str, Any]]]]]:
     """A store, and what it has sent."""
     with RiskStore(citus_store_url, clock=lambda: NOW) as store:
         statements: list[tuple[str, Any]] = []
@@ -394,6 +397,13 @@ def sent(citus_store_url: str) -> Iterator[tuple[RiskStore, Callable[[], list[tu
             taken, statements[:] = list(statements), []
             return taken
 
+        send = lane._send
+
+        def note_by_driver(connection: sa.Connection, cursor: Any, sql: str, values: Any = (), **more: Any) -> Any:
+            statements.append((sql, values))
+            return send(connection, cursor, sql, values, **more)
+
+        monkeypatch.setattr(lane, "_send", note_by_driver)
         event.listen(store.engine, "before_cursor_execute", note)
         event.listen(store._readers, "before_cursor_execute", note)
         yield store, take

@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from risk_store.errors import InvalidValue
 from risk_store.models import Base
 from risk_store.models.base import utc_now
-from risk_store.repositories.lane import Lane, Prepared
+from risk_store.repositories.lane import Lane
+from risk_store.repositories.prepared import Prepared
 from risk_store.repositories.unreadable import telling
 from risk_store.statements.ids import DISTRIBUTED
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from risk_store.repositories.encoding import encode_column
-from risk_store.repositories.lane import Prepared
+from risk_store.repositories.prepared import Prepared
 
 __all__ = ["CHUNK", "Bulk", "copy_into"]
 

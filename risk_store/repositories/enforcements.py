@@ -16,8 +16,8 @@ from risk_store.errors import InvalidValue
 from risk_store.models import EnforcementInFlight, EnforcementLog
 from risk_store.repositories.base import FRESH, Repository
 from risk_store.repositories.bulk import Bulk
-from risk_store.repositories.lane import Prepared
 from risk_store.repositories.plain_rows import LOG_COLUMNS
+from risk_store.repositories.prepared import Prepared
 from risk_store.repositories.unreadable import tell_of_reports
 from risk_store.statements import arguments
 from risk_store.statements import enforcements as statements

@@ -1,11 +1,8 @@
-"""What the repositories of one transaction go through: a connection, a Session on it for those who ask, and statements
-that are carried out by the driver's own SQL.
+"""What the repositories of one transaction go through: a connection, or a Session on it for those who ask.
 
-SQLAlchemy's way from a statement and its parameters to the driver costs 70–100 µs, a Session another 45, beside some
-20 for the row itself (SQLite without the commit). Each event of an order and each enforcement would pay that. So a hot
-statement is compiled once, by public API, and sent as its SQL with converted values. The column types still check each
-value, and errors are SQLAlchemy's as ever. So are the events of the cursor (but not `before_execute`), unless it is the
-driver's own that sends it: see :class:`Lane`. What is left is printed by `python -m benchmarks`.
+A Session costs 45 µs. Hot statements (:mod:`risk_store.repositories.prepared`) need none; their errors are SQLAlchemy's
+as ever. So are the events of the cursor (but not `before_execute`), unless it is the driver's own that sends it: see
+:class:`Lane`. What is left is printed by `python -m benchmarks`.
 """
 
 from __future__ import annotations
@@ -18,91 +15,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from risk_store.engines import HAS_BEGUN
-from risk_store.errors import InvalidValue, StoreClosed
+from risk_store.errors import StoreClosed
+from risk_store.long_statements import native
 from risk_store.models import Base
-from risk_store.repositories.encoding import Taken, encoder, row_encoder
+from risk_store.repositories.prepared import Prepared
 from risk_store.sharding import is_distributed
 
-__all__ = ["Compiled", "Lane", "Prepared", "Written"]
-
-
-class Prepared:
-    """A statement, or one for each dialect, compiled when it is first needed on a driver.
-
-    >>> engine = sa.create_engine("sqlite://")
-    >>> with engine.connect() as connection:
-    ...     Prepared(sa.select(sa.bindparam("a", type_=sa.Integer()) + 1)).execute(connection, {"a": 1}).scalar_one()
-    2
-    >>> engine.dispose()
-    """
-
-    def __init__(self, statement: Any | Mapping[str, Any], columns: Sequence[str] | None = None) -> None:
-        self._statement = statement
-        self._columns = columns  # of a plain insert, which else names every column of the table
-        self._compiled: dict[tuple[str, str], Compiled] = {}
-        self._last: tuple[sa.Dialect, Compiled] | None = None
-
-    def execute(
-        self, connection: sa.Connection, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]]
-    ) -> sa.CursorResult[Any]:
-        """Carries it out, once or, with a list, for each: what it returns comes as the driver gives it.
-
-        Raises InvalidValue for a value that its column cannot keep, and for a dialect it is not written for.
-        """
-        dialect = connection.dialect
-        if connection.get_execution_options().get("schema_translate_map"):
-            return connection.execute(self._of(dialect), parameters)  # a caller's own, which plain SQL would not follow
-        compiled = self.on(dialect)
-        if isinstance(parameters, Mapping):
-            return connection.exec_driver_sql(compiled.sql, compiled.values(parameters))
-        return connection.exec_driver_sql(compiled.sql, list(map(compiled.values, parameters)))
-
-    def on(self, dialect: sa.Dialect) -> Compiled:
-        """The statement as the driver takes it."""
-        last = self._last
-        if last is not None and last[0] is dialect:
-            return last[1]
-        compiled = self._compiled.get((dialect.name, dialect.driver))
-        if compiled is None:
-            compiled = self._compiled[dialect.name, dialect.driver] = self._compile(dialect)
-        self._last = (dialect, compiled)
-        return compiled
-
-    def _of(self, dialect: sa.Dialect) -> Any:
-        statement = self._statement
-        if not isinstance(statement, Mapping):
-            return statement
-        if dialect.name not in statement:
-            raise InvalidValue("dialect", dialect.name, "one of " + ", ".join(statement))
-        return statement[dialect.name]
-
-    def _compile(self, dialect: sa.Dialect) -> Compiled:
-        compiled = self._of(dialect).compile(dialect=dialect, column_keys=self._columns)
-        parameters, fixed = {}, {}
-        for bind, name in compiled.bind_names.items():
-            if bind.required:
-                parameters[name] = Taken.of(name, bind.key, bind.type, dialect)
-            else:  # a value that is part of the statement
-                value, encode = bind.effective_value, encoder(bind.type, dialect)
-                fixed[name] = value if value is None or encode is None else encode(value)
-                parameters[name] = Taken(name, name, None, None)
-        names = compiled.positiontup  # where the driver takes values by position, some of them more than once
-        taken, by_position = [parameters[name] for name in names or parameters], names is not None
-        values = row_encoder(taken, fixed, by_position=by_position)
-        return Compiled(compiled.string, taken, fixed, by_position, values)
-
-
-class Compiled(NamedTuple):
-    """A statement in the driver's own SQL, and what makes its values those that the driver takes."""
-
-    sql: str
-    taken: Sequence[Taken]
-    """Its parameters, in the driver's order."""
-    fixed: Mapping[str, Any]
-    """The values that are part of the statement, by key."""
-    by_position: bool
-    values: Callable[[Mapping[str, Any]], Any]
-    """What the driver takes, of the parameters by key. Raises InvalidValue for a value that its column cannot keep."""
+__all__ = ["Lane", "Written"]
 
 
 class Written(NamedTuple):
@@ -120,12 +39,17 @@ class Lane:
     With a `cursor` the driver has begun the transaction, and SQLAlchemy not: hot statements then go by that cursor, and
     whoever asks for the connection or for a Session makes SQLAlchemy join. Beginning, a statement and committing take
     SQLAlchemy some 40 µs, which an order event alone takes as well; its events do not see what goes by the cursor.
+
+    With `by_psycopg` the transaction is SQLAlchemy's from the beginning, and hot statements go by a cursor of the
+    driver's in it until somebody asks for a Session: SQLAlchemy would take as long for each as the server does.
     """
 
-    def __init__(self, given: sa.Connection | Session, cursor: Any = None) -> None:
+    def __init__(self, given: sa.Connection | Session, cursor: Any = None, *, by_psycopg: bool = False) -> None:
         self._given: sa.Connection | Session | None = given
         self._session = given if isinstance(given, Session) else None
         self._cursor = cursor
+        self._by_psycopg = by_psycopg
+        self._of_psycopg: Any = None  # its cursor, made when it is first needed
         self._joined: ExitStack | None = None
         self.is_only_writer = cursor is not None
         """Whether nobody else can write before the transaction ends: that of a file which the driver has begun so."""
@@ -150,7 +74,9 @@ class Lane:
             given, cursor = by_driver
             compiled = prepared.on(given.dialect)
             _send(given, cursor, compiled.sql, compiled.values(parameters))
-            return Written(cursor.rowcount, cursor.lastrowid)
+            if given.dialect.name == "sqlite":
+                return Written(cursor.rowcount, cursor.lastrowid)
+            return Written(cursor.rowcount, cursor.fetchone()[0] if cursor.pgresult.nfields else None)
         result = prepared.execute(self.connection(model), parameters)
         if result.returns_rows:
             return Written(result.rowcount, result.scalar_one())
@@ -187,9 +113,11 @@ class Lane:
         """The connection and the driver's cursor, if that may send: options of somebody's own may change what is sent
         (schema_translate_map)."""
         cursor, given = self._cursor, self._given
-        if cursor is None or not isinstance(given, sa.Connection) or given.get_execution_options():
+        if not isinstance(given, sa.Connection) or given.get_execution_options():
             return None
-        return given, cursor
+        if cursor is None and self._by_psycopg and self._session is None:
+            cursor = self._of_psycopg = self._of_psycopg or _cursor_of_psycopg(given)
+        return None if cursor is None else (given, cursor)
 
     def connection(self, model: type[Base]) -> sa.Connection:
         """The connection to the database of `model`; what is pending in the Session has been written."""
@@ -227,7 +155,7 @@ class Lane:
         """Lets go of the connection, which is the next transaction's."""
         if self._session is not None:
             self._session.close()
-        self._given = self._cursor = None
+        self._given = self._cursor = self._of_psycopg = None
 
     def _bind(self) -> sa.Connection:
         if not isinstance(self._given, sa.Connection):
@@ -241,13 +169,24 @@ class Lane:
         return self._given
 
 
+def _cursor_of_psycopg(connection: sa.Connection) -> Any:
+    from psycopg import RawCursor
+
+    raw: Any = connection.connection.driver_connection
+    return RawCursor(raw)  # whose statements have PostgreSQL's own $1, also the longest
+
+
 def _send(
     connection: sa.Connection, cursor: Any, sql: str, values: Any = (), fetch: Callable[[], Any] = lambda: None
 ) -> Any:
     """By the driver's cursor; returns what `fetch` does. Raises SQLAlchemy's errors, as its connection would."""
 
     def send() -> Any:
-        cursor.execute(sql, values)
+        if isinstance(values, dict):
+            text, names = native(sql)
+            cursor.execute(text, [values[name] for name in names])
+        else:
+            cursor.execute(sql, values)
         return fetch()
 
     return _carried_out(connection, sql, values, send)
@@ -257,12 +196,16 @@ def _carried_out(connection: sa.Connection, sql: str, values: Any, work: Callabl
     try:
         return work()
     except connection.dialect.loaded_dbapi.Error as error:
+        is_lost = connection.dialect.is_disconnect(error, connection.connection, None)
+        if is_lost:
+            connection.invalidate(error)
         raise sa.exc.DBAPIError.instance(
             sql,
             values,
             error,
             connection.dialect.loaded_dbapi.Error,
             hide_parameters=connection.engine.hide_parameters,
+            connection_invalidated=is_lost,
             dialect=connection.dialect,
         ) from error
 

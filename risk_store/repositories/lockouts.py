@@ -10,7 +10,7 @@ from risk_store.columns import storable_text
 from risk_store.models import EnforcementLog, Lockout
 from risk_store.repositories.base import FRESH, Repository
 from risk_store.repositories.enforcements import EnforcementLogRepository
-from risk_store.repositories.lane import Prepared
+from risk_store.repositories.prepared import Prepared
 from risk_store.statements import arguments
 from risk_store.statements import lockouts as statements
 

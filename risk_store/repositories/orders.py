@@ -22,7 +22,7 @@ from risk_store.errors import InvalidValue, NotKnownYet, StoreBusy
 from risk_store.events import OrderUpdate
 from risk_store.models import Order, OrderSnapshot
 from risk_store.repositories.base import FRESH, Repository
-from risk_store.repositories.lane import Prepared
+from risk_store.repositories.prepared import Prepared
 from risk_store.repositories.reconciling import Reconciled, compare, of_account
 from risk_store.statements import arguments
 from risk_store.statements import orders as statements

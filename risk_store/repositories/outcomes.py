@@ -26,7 +26,6 @@ from risk_store.repositories.enforcements import (
     in_flight_values,
     log_values,
 )
-from risk_store.repositories.lane import Prepared
 from risk_store.repositories.lockouts import SET, lockout_values
 from risk_store.repositories.plain_rows import (
     LOCKOUT_COLUMNS,
@@ -36,6 +35,7 @@ from risk_store.repositories.plain_rows import (
     sent,
     sent_instant,
 )
+from risk_store.repositories.prepared import Prepared
 from risk_store.statements import outcomes as statements
 
 __all__ = ["Intent", "Outcome", "write_apart", "write_together"]

@@ -34,9 +34,14 @@ class Transaction:
     """
 
     def __init__(
-        self, given: Session | sa.Connection, clock: Callable[[], datetime] = utc_now, cursor: Any = None
+        self,
+        given: Session | sa.Connection,
+        clock: Callable[[], datetime] = utc_now,
+        cursor: Any = None,
+        *,
+        by_psycopg: bool = False,
     ) -> None:
-        self._lane = Lane(given, cursor)
+        self._lane = Lane(given, cursor, by_psycopg=by_psycopg)
         self._clock = clock
 
     # Made when asked for: a transaction uses one or two of them, and they hold nothing of their own.

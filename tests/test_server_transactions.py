@@ -1,0 +1,140 @@
+"""Transactions on PostgreSQL whose hot statements go by the driver's cursor: nothing shows it but its events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from risk_store import EnforcementLog, InvalidValue, Lockout, LockoutRepository, RiskStore, StoreUnavailable
+
+FAR = datetime(2099, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(postgres_store_url: str) -> Iterator[RiskStore]:
+    with RiskStore(postgres_store_url) as opened:
+        yield opened
+        assert opened.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def other(postgres_store_url: str) -> Iterator[psycopg.Connection[Any]]:
+    """Another program on the same database, which commits each statement."""
+    plain = sa.make_url(postgres_store_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def seen(store: RiskStore) -> list[str]:
+    """The statements of which SQLAlchemy's events tell."""
+    statements: list[str] = []
+    with store.begin() as tx:  # looks at the schema first
+        tx.enforcements.add(a_log(9))
+    event.listen(store.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    return statements
+
+
+def a_log(account_id: int, **values: Any) -> EnforcementLog:
+    return EnforcementLog(account_id=account_id, rule_id="R", action="A", reason="x", success=True, **values)
+
+
+def accounts(other: psycopg.Connection[Any], table: str = "enforcement_log") -> list[int]:
+    return [row[0] for row in other.execute(f"SELECT account_id FROM {table} ORDER BY 1".encode()).fetchall()]
+
+
+def test_a_log_row_and_a_lockout_are_there_together_or_not_at_all(
+    store: RiskStore, other: psycopg.Connection[Any], seen: list[str]
+) -> None:
+    with store.begin() as tx:
+        assert tx.lockouts.set(1, "loss", "R", until=FAR)
+        assert not tx.lockouts.set(1, "loss", "R", until=datetime(2098, 1, 1, tzinfo=UTC))
+        log = tx.enforcements.add(a_log(1))
+        assert accounts(other) == [9]
+    assert seen == []
+    assert (accounts(other), accounts(other, "lockouts")) == ([1, 9], [1])
+    assert other.execute("SELECT id FROM enforcement_log WHERE account_id = 1").fetchone() == (log.id,)
+    with pytest.raises(KeyError), store.begin() as tx:
+        tx.lockouts.set(2, "loss", "R", until=FAR)
+        tx.enforcements.add(a_log(2))
+        raise KeyError("of the caller's own")
+    assert (accounts(other), accounts(other, "lockouts")) == ([1, 9], [1])
+
+
+def test_the_session_sees_what_the_driver_wrote_and_writes_with_it(
+    store: RiskStore, other: psycopg.Connection[Any], seen: list[str]
+) -> None:
+    with store.begin() as tx:
+        tx.enforcements.add(a_log(1))
+        assert tx.session.scalar(sa.select(sa.func.count()).select_from(EnforcementLog)) == 2
+        tx.session.add(Lockout(account_id=1, is_locked=True, reason="loss"))
+        tx.enforcements.add(a_log(2))  # from here on by SQLAlchemy, and what is pending goes first
+        assert tx.session.get(Lockout, 1, populate_existing=True) is not None
+    assert len(seen) == 4
+    assert (accounts(other), accounts(other, "lockouts")) == ([1, 2, 9], [1])
+
+
+def test_an_error_is_sqlalchemys_and_shows_no_values(store: RiskStore, other: psycopg.Connection[Any]) -> None:
+    named = {"enforcement_id": "once", "details": "secret"}
+    with pytest.raises(sa.exc.IntegrityError, match="uq_enforcement_log") as raised, store.begin() as tx:
+        tx.enforcements.add(a_log(1, **named))
+        tx.enforcements.add(a_log(1, **named))
+    assert "secret" not in str(raised.value)
+    assert not raised.value.connection_invalidated
+    assert accounts(other) == []
+    with pytest.raises(InvalidValue, match="execution_time_ms"), store.begin() as tx:
+        tx.enforcements.add(a_log(1, execution_time_ms=2**63))
+    with store.begin() as tx:
+        tx.enforcements.add(a_log(1, **named))
+    assert accounts(other) == [1]
+
+
+def test_a_connection_that_is_lost_between_two_statements_is_told_and_not_used_again(
+    store: RiskStore, other: psycopg.Connection[Any]
+) -> None:
+    kill = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database()"
+    with pytest.raises(StoreUnavailable) as raised, store.begin() as tx:
+        tx.enforcements.add(a_log(1))
+        other.execute(f"{kill} AND pid <> pg_backend_pid()".encode())
+        tx.enforcements.add(a_log(2))
+    assert isinstance(raised.value.__cause__, sa.exc.OperationalError)
+    assert raised.value.__cause__.connection_invalidated
+    assert accounts(other) == []
+    with store.begin() as tx:
+        tx.enforcements.add(a_log(3))
+    assert accounts(other) == [3]
+
+
+def test_a_caller_that_catches_the_error_cannot_commit_half(store: RiskStore, other: psycopg.Connection[Any]) -> None:
+    with store.begin() as tx:
+        tx.enforcements.add(a_log(1, enforcement_id="once"))
+        with pytest.raises(sa.exc.IntegrityError):
+            tx.enforcements.add(a_log(1, enforcement_id="once"))
+        with pytest.raises(sa.exc.InternalError, match="aborted"):
+            tx.enforcements.add(a_log(2))
+    assert accounts(other) == []  # as PostgreSQL does with each transaction in which a statement failed
+
+
+def test_a_schema_of_the_callers_own_is_followed(store: RiskStore, other: psycopg.Connection[Any]) -> None:
+    """Options of the connection change the SQL, so hot statements then go SQLAlchemy's way."""
+    other.execute("CREATE SCHEMA elsewhere")
+    other.execute("CREATE TABLE elsewhere.lockouts (LIKE lockouts INCLUDING ALL)")
+    with store.begin() as tx:
+        moved = tx.lockouts._lane.connection(Lockout).execution_options(schema_translate_map={None: "elsewhere"})
+        tx.lockouts.set(1, "loss", "R", until=None)
+        assert moved.in_transaction()
+    assert (accounts(other, "elsewhere.lockouts"), accounts(other, "lockouts")) == ([1], [])
+
+
+def test_repositories_in_a_session_of_the_callers_own_are_seen_by_its_events(store: RiskStore, seen: list[str]) -> None:
+    with Session(store.engine) as session:
+        LockoutRepository(session).set(1, "loss", "R", until=None)
+        session.commit()
+    assert [statement.partition(" (")[0] for statement in seen] == ["INSERT INTO lockouts"]
