@@ -299,8 +299,13 @@ def alert_counts(
     Columns: rule_id, warnings, criticals, timeouts. Each enforcement counts once, at its highest level. There is a row
     for every rule that has a timed enforcement, also where nothing was slow.
     """
-    limits = thresholds or Thresholds()
-    found = times_of(Filters(account_id, rule_id, since, until, "all", include_pruned)).subquery("found").c
+    filters = Filters(account_id, rule_id, since, until, "all", include_pruned)
+    return _alert_counts(filters, thresholds or Thresholds())
+
+
+@lru_cache(maxsize=64)
+def _alert_counts(filters: Filters, limits: Thresholds) -> sa.Select[str, int, int, int]:
+    found = times_of(filters).subquery("found").c
 
     def count(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
         return sa.cast(sa.func.coalesce(sa.func.sum(found.n).filter(*conditions), 0), sa.BigInteger)

@@ -394,7 +394,7 @@ def times_of(filters: Filters) -> Any:
     )
     edges = _edges(filters, whole)
     read = [_counted([edge, *_of_edge(filters)]) for edge in edges]
-    return sa.union_all(rolled, not_rolled_up_times(filters, edges), *read).subquery("all_times").select()
+    return sa.union_all(rolled, not_rolled_up_times(filters, edges), *read)
 
 
 def not_rolled_up_times(filters: Filters, but: Sequence[sa.ColumnElement[bool]] = ()) -> sa.Select[Any]:
@@ -421,7 +421,7 @@ def trend_of(filters: Filters) -> Any:
     rest = of_not_rolled_up(day, *sums, where=[*filters.of_log(), *map(sa.not_, edges)], by=(day,))
     own_day = utc_date(LOG.timestamp).label("date")
     read = [sa.select(own_day, *sums).where(edge, *_of_edge(filters)).group_by(own_day) for edge in edges]
-    return sa.union_all(rolled, sa.select(rest), *read).subquery("all_days").select()
+    return sa.union_all(rolled, sa.select(rest), *read)
 
 
 def _counted(rows: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any]:
