@@ -11,17 +11,19 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
-from risk_store import EnforcementLog, Lockout
+from risk_store import EnforcementLog, InvalidValue, Lockout, RiskStore
 from risk_store.repositories import outcomes
 from risk_store.repositories.outcomes import Outcome
 from risk_store.repositories.plain_rows import plain_lockout, plain_log
 
 NOW = datetime(2026, 8, 19, 14, 30, tzinfo=UTC)
+often = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 DIALECTS = [sa.create_engine(url).dialect for url in ("sqlite://", "postgresql+psycopg://")]
+SERVER = DIALECTS[1]
 
 
 def some(values: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
@@ -84,9 +86,9 @@ LOCKED: dict[str, Any] = {
 }
 
 
-def sent(dialect: sa.Dialect, log: EnforcementLog, lockouts: Sequence[Lockout]) -> list[Any]:
+def sent(dialect: sa.Dialect, log: EnforcementLog, lockouts: Sequence[Lockout], at: Any = NOW) -> list[Any]:
     """What the driver is given: by itself, and on a server along with others. With types: True is not 1 to a driver."""
-    outcome = Outcome(dialect, log, lockouts, lambda: NOW)
+    outcome = Outcome(dialect, log, lockouts, lambda: at)
     given = [
         *outcome.encoded(),
         *([] if dialect.name == "sqlite" else [("together", part) for part in outcome.parts()]),
@@ -101,18 +103,21 @@ def _typed(values: Any) -> Any:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
-@given(some(OF_LOG), some(OF_LOCKOUT))
-@example(NO_DETAILS, {"locked_until": None})
+@often
+@given(some(OF_LOG), some(OF_LOCKOUT), st.one_of(st.just(NOW), INSTANTS))
+@example(NO_DETAILS, {"locked_until": None}, NOW)
+@example({}, {}, NOW.astimezone(timezone(timedelta(hours=9))))
+@example({}, {}, NOW.replace(tzinfo=None))
 def test_what_is_sent_as_it_stands_is_what_the_checks_and_the_columns_make_of_it(
-    dialect: sa.Dialect, row: dict[str, Any], locked: dict[str, Any]
+    dialect: sa.Dialect, row: dict[str, Any], locked: dict[str, Any], at: Any
 ) -> None:
     log, lockout = EnforcementLog(**PLAIN | row), Lockout(is_locked=True, **LOCKED | locked)
     for lockouts in ([], [lockout]):
-        if plain_log(log) is not None and all(plain_lockout(each, NOW) for each in lockouts):
-            quick = sent(dialect, log, lockouts)
+        if plain_log(log) is not None and all(plain_lockout(dialect, each, at) for each in lockouts):
+            quick = sent(dialect, log, lockouts, at)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(outcomes, "plain_log", lambda _log: None)
-                assert quick == sent(dialect, log, lockouts)
+                assert quick == sent(dialect, log, lockouts, at)
 
 
 @pytest.mark.parametrize("row", [PLAIN, PLAIN | NO_DETAILS, PLAIN | {"success": True}])
@@ -122,7 +127,7 @@ def test_rows_as_they_nearly_always_are_are_sent_as_they_stand(row: dict[str, An
 
 @pytest.mark.parametrize("locked", [LOCKED, {name: LOCKED[name] for name in ("account_id", "reason", "rule_id")}])
 def test_lockouts_as_they_nearly_always_are_are_sent_as_they_stand(locked: dict[str, Any]) -> None:
-    values = plain_lockout(Lockout(is_locked=True, **locked), NOW)
+    values = plain_lockout(SERVER, Lockout(is_locked=True, **locked), NOW)
     assert values == (123, True, "loss", NOW, locked.get("locked_until"), "RULE-003", NOW, NOW, NOW)
 
 
@@ -159,7 +164,7 @@ def test_what_is_unusual_in_any_way_goes_the_long_way(field: str, value: object)
     ],
 )
 def test_an_unusual_lockout_does_too(field: str, value: object) -> None:
-    assert plain_lockout(Lockout(is_locked=True, **LOCKED | {field: value}), NOW) is None
+    assert plain_lockout(SERVER, Lockout(is_locked=True, **LOCKED | {field: value}), NOW) is None
 
 
 def test_what_a_session_has_not_loaded_goes_the_long_way(sqlite_template: Path, tmp_path: Path) -> None:
@@ -170,6 +175,29 @@ def test_what_a_session_has_not_loaded_goes_the_long_way(sqlite_template: Path, 
         session.add_all([log, lockout])
         session.commit()
         assert plain_log(log) is None
-        assert plain_lockout(lockout, NOW) is None
+        assert plain_lockout(engine.dialect, lockout, NOW) is None
         assert Outcome(engine.dialect, log, [lockout], lambda: NOW).encoded()
     engine.dispose()
+
+
+@pytest.mark.parametrize("zone", [timezone(timedelta(hours=9)), timezone(timedelta(hours=-5))])
+def test_a_running_lockout_is_not_shortened_whatever_the_clocks_zone(
+    sqlite_template: Path, tmp_path: Path, zone: timezone
+) -> None:
+    shutil.copy(sqlite_template, tmp_path / "risk.db")
+    with RiskStore(f"sqlite:///{tmp_path / 'risk.db'}", clock=lambda: NOW.astimezone(zone)) as store:
+        for hours in (3, 1):
+            lockout = Lockout(account_id=123, reason="loss", rule_id="R", locked_until=NOW + timedelta(hours=hours))
+            store.record(EnforcementLog(**PLAIN | {"enforcement_id": f"{hours}"}), lockout)
+        with store.read() as tx:
+            [locked] = tx.lockouts.active()
+            assert (locked.locked_at, locked.locked_until) == (NOW, NOW + timedelta(hours=3))
+
+
+def test_a_clock_without_a_zone_is_refused(sqlite_template: Path, tmp_path: Path) -> None:
+    shutil.copy(sqlite_template, tmp_path / "risk.db")
+    with RiskStore(f"sqlite:///{tmp_path / 'risk.db'}", clock=lambda: NOW.replace(tzinfo=None)) as store:
+        with pytest.raises(InvalidValue, match="lockouts"):
+            store.record(EnforcementLog(**PLAIN), Lockout(account_id=123, reason="loss", rule_id="R"))
+        with store.read() as tx:
+            assert tx.enforcements.list() == []

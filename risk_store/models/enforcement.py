@@ -16,7 +16,7 @@ from risk_store.errors import InvalidValue
 from risk_store.models.base import Base, Count, Flag, FreeStr, Id, Identifier, Instant, quick_init, utc_now
 from risk_store.owner import RUNNING, Owner, OwnerState, this_process
 
-__all__ = ["EnforcementInFlight", "EnforcementLog"]
+__all__ = ["EnforcementInFlight", "EnforcementLog", "is_plain_row"]
 
 
 class EnforcementLog(Base, kw_only=False):
@@ -105,7 +105,7 @@ class EnforcementLog(Base, kw_only=False):
     @staticmethod
     def check_values(values: Mapping[str, Any]) -> None:
         """The same of the values of a row."""
-        if _are_plain(*_CHECKED_OF(values)):
+        if is_plain_row(*_CHECKED_OF(values)):
             return
         EnforcementLog.check_asked(*[values[name] for name in ("account_id", "rule_id", "action", "reason")])
         if not isinstance(values["success"], bool):
@@ -154,10 +154,10 @@ _CHECKED = (
 _CHECKED_OF = itemgetter(*_CHECKED)
 
 
-def _are_plain(
+def is_plain_row(
     account: Any, rule: Any, action: Any, reason: Any, success: Any, positions: Any, orders: Any, time: Any
 ) -> bool:
-    """Whether they are as they nearly always are, and so need not be looked at one by one."""
+    """Whether the checked values of a log row are as they nearly always are, and need not be looked at one by one."""
     return (
         type(account) is type(positions) is type(orders) is int
         and type(rule) is type(action) is type(reason) is str

@@ -27,14 +27,7 @@ from risk_store.repositories.enforcements import (
     log_values,
 )
 from risk_store.repositories.lockouts import SET, lockout_values
-from risk_store.repositories.plain_rows import (
-    LOCKOUT_COLUMNS,
-    LOG_COLUMNS,
-    plain_lockout,
-    plain_log,
-    sent,
-    sent_instant,
-)
+from risk_store.repositories.plain_rows import LOCKOUT_COLUMNS, LOG_COLUMNS, plain_lockout, plain_log, sent
 from risk_store.repositories.prepared import Prepared
 from risk_store.statements import outcomes as statements
 
@@ -214,9 +207,8 @@ def _plain(
     if row is None:
         return None
     locks: list[Values] = []
-    now = sent_instant(dialect, clock()) if lockouts else None
     for lock in lockouts:
-        values = plain_lockout(lock, now)
+        values = plain_lockout(dialect, lock, clock())
         if values is None:
             return None
         locks.append(values)

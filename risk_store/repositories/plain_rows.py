@@ -15,10 +15,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from risk_store.columns import INT64_MAX, is_plain_text
+from risk_store.columns import INT64_MAX, UtcInstant, is_plain_text
 from risk_store.models import EnforcementLog, Lockout
+from risk_store.models.enforcement import is_plain_row
 
-__all__ = ["LOCKOUT_COLUMNS", "LOG_COLUMNS", "plain_lockout", "plain_log", "sent", "sent_instant"]
+__all__ = ["LOCKOUT_COLUMNS", "LOG_COLUMNS", "plain_lockout", "plain_log", "sent"]
 
 LOG_COLUMNS = [column.name for column in EnforcementLog.__table__.columns if column.name != "id"]
 LOCKOUT_COLUMNS = Lockout.__table__.columns.keys()
@@ -44,31 +45,27 @@ def plain_log(log: EnforcementLog) -> tuple[Any, ...] | None:
         return None
     account, rule, action, reason, success, error, positions, orders, began, ms, details, name = values
     if (
-        type(account) is type(positions) is type(orders) is int
-        and 0 < account <= INT64_MAX
-        and 0 <= positions <= INT64_MAX
-        and 0 <= orders <= INT64_MAX
-        and (ms is None or (type(ms) is int and 0 <= ms <= INT64_MAX))
-        and (success is True or success is False)
+        is_plain_row(account, rule, action, reason, success, positions, orders, ms)
+        and max(positions, orders, ms or 0) <= INT64_MAX
         and type(began) is datetime
         and began.tzinfo is UTC
-        and type(rule) is type(action) is type(reason) is type(name) is str
-        and rule != "" != action
-        and reason != ""
+        and type(name) is str
         and (error is None or type(error) is str)
         and (details is None or type(details) is str)
-        and is_plain_text(f"{rule}{action}{reason}{name}{error}{details}")
+        and is_plain_text(f"{reason}{name}{error}{details}")
     ):
         return values
     return None
 
 
-def plain_lockout(lockout: Lockout, now: Any) -> tuple[Any, ...] | None:
-    """The values of LOCKOUT_COLUMNS and ``at``, if each may be written as it is; in doubt None.
+def plain_lockout(dialect: sa.Dialect, lockout: Lockout, at: datetime) -> tuple[Any, ...] | None:
+    """The values of LOCKOUT_COLUMNS and ``at``, when the lockout begins, if each may be written as it is; else None.
 
-    It begins `now`, an instant as the driver takes it: it is there four times, and to make it takes as long as this.
+    The instant is there four times, and to convert it takes as long as all the rest: it is what the driver takes.
 
-    >>> plain_lockout(Lockout(account_id=123, reason="loss", rule_id="RULE-003"), "2025-10-21 17:00:00")[:5]
+    >>> import sqlalchemy.dialects.sqlite as sqlite
+    >>> lockout = Lockout(account_id=123, reason="loss", rule_id="RULE-003")
+    >>> plain_lockout(sqlite.dialect(), lockout, datetime(2025, 10, 21, 17, tzinfo=UTC))[:5]
     (123, True, 'loss', '2025-10-21 17:00:00', None)
     """
     held = vars(lockout)
@@ -84,20 +81,13 @@ def plain_lockout(lockout: Lockout, now: Any) -> tuple[Any, ...] | None:
         and type(reason) is type(rule) is str
         and reason != "" != rule
         and (until is None or (type(until) is datetime and until.tzinfo is UTC))
+        and type(at) is datetime  # the clock may be anybody's
+        and at.tzinfo is UTC
         and is_plain_text(reason + rule)
     ):
+        now = UtcInstant.text(at) if dialect.name == "sqlite" else at
         return account, True, reason, now, until, rule, now, now, now
     return None
-
-
-def sent_instant(dialect: sa.Dialect, instant: datetime) -> Any:
-    """An instant in UTC as the driver takes it.
-
-    >>> import sqlalchemy.dialects.sqlite as sqlite
-    >>> sent_instant(sqlite.dialect(), datetime(2025, 10, 21, 17, tzinfo=UTC))
-    '2025-10-21 17:00:00'
-    """
-    return instant.isoformat(" ")[:-6] if dialect.name == "sqlite" else instant
 
 
 def sent(dialect: sa.Dialect, names: Sequence[str], values: Sequence[Any]) -> Any:
@@ -109,4 +99,4 @@ def sent(dialect: sa.Dialect, names: Sequence[str], values: Sequence[Any]) -> An
     """
     if dialect.name != "sqlite":
         return dict(zip(names, values, strict=True))
-    return tuple([value.isoformat(" ")[:-6] if type(value) is datetime else value for value in values])
+    return tuple([UtcInstant.text(value) if type(value) is datetime else value for value in values])
