@@ -56,18 +56,20 @@ class OneCommit(Plain):
         with self._mutex:
             others = [*self._waiting]
             self._waiting.clear()
-        self.execute(self._begin)
-        for each in (own, *others):
-            self.execute(self._log, each.rows[0])
-            self.execute(self._lock, each.rows[1])
-        self.execute("COMMIT")
-        with self._mutex:
-            following = self._waiting.popleft() if self._waiting else None
-            self._is_writing = following is not None
-        for each in others:
-            each.is_written = True
-        for each in (*([following] if following else []), *others):
-            each.gate.release()
+        try:
+            self.execute(self._begin)
+            for each in (own, *others):
+                self.execute(self._log, each.rows[0])
+                self.execute(self._lock, each.rows[1])
+            self.execute("COMMIT")
+        finally:  # after an error they are told the same, so that nobody hangs: the comparison will show it
+            with self._mutex:
+                following = self._waiting.popleft() if self._waiting else None
+                self._is_writing = following is not None
+            for each in others:
+                each.is_written = True
+            for each in (*([following] if following else []), *others):
+                each.gate.release()
 
 
 class OneStatement(Plain):

@@ -124,11 +124,13 @@ class OrderRepository(Repository):
 
         Raises what :meth:`apply` raises. What stood before the refused update is then written already: roll back.
         """
+        checked = [_order_update(update) for update in updates]
+        self._take_turns(checked)
+        self._apply_many(checked)
+
+    def _apply_many(self, updates: Iterable[OrderUpdate]) -> None:
         # By id: of two that write many orders in another order each would wait for the other.
-        by_id = sorted(map(_order_update, updates), key=attrgetter("id"))
-        if len(by_id) > 1:
-            self._keep_prices_off(by_id)
-        for _, run in groupby(by_id, key=_is_complete):
+        for _, run in groupby(sorted(updates, key=attrgetter("id")), key=_is_complete):
             self._apply(list(run))
 
     def _apply(self, run: Sequence[OrderUpdate]) -> int:
@@ -206,10 +208,14 @@ class OrderRepository(Repository):
         asked = {"contract": contract_id, "at": seen}
         moves: list[StopMove] = []
         triggered: list[int] = []
+        has_turn = self._dialect(Order) != "postgresql"
         for _ in range(_ATTEMPTS):  # once, unless somebody changes one of the orders between reading and writing
             decisions, incomplete = self._decide(asked, price, tick_size)
-            if decisions:
-                self._take_turns(_TRAIL_CONTRACT, {contract_id})
+            if decisions and not has_turn:
+                self._take_turns_of({contract_id})
+                has_turn = True
+                if any(isinstance(decision, _OfOneDistance) for decision in decisions):
+                    continue  # another price may have moved them since; those that are alike are told by their stop
             settled = True
             for decision in decisions:
                 ids = self._write_stops(decision, asked)
@@ -289,25 +295,24 @@ class OrderRepository(Repository):
         else:
             self._run(_LOCK, Order, {"ids": as_parameter(ids)}).close()
 
-    def _keep_prices_off(self, updates: Iterable[OrderUpdate], known: Iterable[Order] = ()) -> None:
-        """On a server, for who writes many orders: nobody moves stops of their contracts until the transaction ends."""
+    def _take_turns(self, updates: Iterable[OrderUpdate], known: Iterable[Order] = ()) -> None:
+        """On a server, for who writes many orders: nobody else does, of the same contracts, nor moves their stops."""
         if self._dialect(Order) != "postgresql":
             return
         named = [(update.id, update.contract_id) for update in updates]
-        contracts = {contract for _, contract in named if contract is not None} | {order.contract_id for order in known}
+        # What is no text is refused by its column, which tells it better.
+        contracts = {contract for _, contract in named if isinstance(contract, str)}
+        contracts |= {order.contract_id for order in known}
         if unnamed := [id_ for id_, contract in named if contract is None]:
             contracts |= {row[0] for row in self._run(_CONTRACTS, Order, {"ids": as_parameter(unnamed)})}
-        self._take_turns(_WRITE_CONTRACT, contracts)
+        self._take_turns_of(contracts)
 
-    def _take_turns(self, lock: Prepared, contracts: Iterable[str]) -> None:
+    def _take_turns_of(self, contracts: Iterable[str]) -> None:
         """On a server: who moves the stops of a contract, and who writes many of its orders, wait for each other before
         either has one of them, and so not for each other's rows, which an UPDATE locks in any order. To lock a thousand
         rows first costs as much as to write them; and on a distributed server nobody can, of several accounts."""
-        if self._dialect(Order) != "postgresql":
-            return
-        for contract in sorted(contracts):
-            key = int.from_bytes(blake2b(f"orders of {contract}".encode(), digest_size=8).digest(), signed=True)
-            self._run(lock, Order, {"key": key}).close()
+        if keys := {_key_of(contract) for contract in contracts}:
+            self._run(_TAKE_TURNS, Order, {"ids": as_parameter(keys)}).close()
 
     def reconcile(self, account_id: int, rows: Iterable[OrderUpdate], asked_at: datetime) -> Reconciled:
         """Compares an account's working orders with the gateway's own list of open ones, and tells what differs.
@@ -331,9 +336,9 @@ class OrderRepository(Repository):
         for update in theirs:
             if update.id not in here and not _is_complete(update):
                 raise _not_known_yet(update)
-        self._keep_prices_off(theirs, here.values())
+        self._take_turns(theirs, here.values())
         self._lock(account_id, here.keys())
-        self.apply_many(theirs)
+        self._apply_many(theirs)
         marks: dict[str, Any] = {"now": self._clock(), "asked": asked_at}
         marks |= {"account": account_id} if self._is_distributed(Order) else {}
         confirm = self._of_dialect(statements.CONFIRM_ORDERS, Order)
@@ -389,7 +394,7 @@ _ALIKE_OF = {  # by whether the store is distributed
 }
 _LOCK, _LOCK_OF_ACCOUNT = Prepared(statements.LOCK_ORDERS), Prepared(statements.LOCK_ORDERS[DISTRIBUTED])
 _CONTRACTS = Prepared(statements.CONTRACTS_OF_ORDERS)
-_TRAIL_CONTRACT, _WRITE_CONTRACT = Prepared(statements.TRAIL_CONTRACT), Prepared(statements.WRITE_CONTRACT)
+_TAKE_TURNS = Prepared(statements.TAKE_TURNS)
 _KNOWN, _KNOWN_OF_ACCOUNT = Prepared(statements.KNOWN_ORDERS), Prepared(statements.KNOWN_ORDERS_OF_ACCOUNT)
 _READERS = [column.type.read_column for column in Order.__table__.columns if isinstance(column.type, CheckedType)]
 _snapshot = partial(tuple.__new__, OrderSnapshot)  # what _make does, and looks at the length of each one
@@ -435,6 +440,12 @@ class _OfOneDistance(NamedTuple):
     def is_all(self, ids: Collection[int]) -> bool:
         """Whether those are the orders that were meant."""
         return len(ids) == len(self.old)
+
+
+def _key_of(contract_id: str) -> int:
+    """Of its advisory lock."""
+    name = f"orders of {contract_id}".encode(errors="backslashreplace")
+    return int.from_bytes(blake2b(name, digest_size=8).digest(), signed=True)
 
 
 def _ids_in(text: str | None) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-__all__ = ["DISTRIBUTED", "among", "as_parameter", "by_dialect", "key_of", "within_account"]
+__all__ = ["DISTRIBUTED", "EACH_ID", "among", "as_parameter", "by_dialect", "key_of", "within_account"]
 
 S = TypeVar("S")
 
@@ -21,22 +21,22 @@ DISTRIBUTED = "distributed"
 """Beside the dialects: the form of a statement for a PostgreSQL whose tables are sharded by account."""
 
 _IDS = sa.bindparam("ids", type_=sa.Text())
-_EACH: dict[str, sa.Select[Any]] = {
-    "sqlite": sa.select(sa.func.json_each(_IDS).table_valued("value").c.value),
-    "postgresql": sa.select(
-        sa.cast(sa.func.json_array_elements_text(sa.cast(_IDS, postgresql.JSON)).column_valued(), sa.BigInteger())
-    ),
+_AS_TEXT = sa.func.json_array_elements_text(sa.cast(_IDS, postgresql.JSON)).column_valued()
+EACH_ID: dict[str, sa.Select[Any]] = {
+    "sqlite": sa.select(sa.func.json_each(_IDS).table_valued("value").c.value.label("id")),
+    "postgresql": sa.select(sa.cast(_AS_TEXT, sa.BigInteger()).label("id")),
 }
+"""By dialect: the parameter ``ids`` as rows."""
 
 
 def by_dialect(build: Callable[[str], S]) -> dict[str, S]:
     """A statement for each dialect."""
-    return {dialect: build(dialect) for dialect in _EACH}
+    return {dialect: build(dialect) for dialect in EACH_ID}
 
 
 def among(column: sa.ColumnElement[Any], dialect: str) -> sa.ColumnElement[bool]:
     """A condition: `column` is among the parameter ``ids``."""
-    return column.in_(_EACH[dialect])
+    return column.in_(EACH_ID[dialect])
 
 
 def within_account(forms: Mapping[str, Any], table: sa.Table) -> dict[str, Any]:

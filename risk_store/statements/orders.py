@@ -14,7 +14,7 @@ from risk_store.columns import instant_of
 from risk_store.models import Order
 from risk_store.statements import arguments
 from risk_store.statements.confirmation import confirm, mark_unconfirmed
-from risk_store.statements.ids import DISTRIBUTED, among, by_dialect, key_of, within_account
+from risk_store.statements.ids import DISTRIBUTED, EACH_ID, among, by_dialect, key_of, within_account
 
 __all__ = [
     "APPLY_IN_PLACE",
@@ -36,14 +36,13 @@ __all__ = [
     "REQUIRED",
     "SAID_OF_INDEXED",
     "SAVE_ORDER",
+    "TAKE_TURNS",
     "TRAILING_ALIKE",
     "TRAILING_FIGURES",
-    "TRAIL_CONTRACT",
     "TRAILING_ORDERS",
     "TRIGGER_ALIKE",
     "TRIGGER_STOPS",
     "snapshot_of",
-    "WRITE_CONTRACT",
     "working_orders",
 ]
 
@@ -276,11 +275,10 @@ LOCK_ORDERS = within_account(
 distributed store those of one ``account``, which is all that can be locked at once there."""
 
 
-_KEY = sa.bindparam("key", type_=sa.BigInteger())
-TRAIL_CONTRACT = sa.select(sa.func.pg_advisory_xact_lock(_KEY))
-WRITE_CONTRACT = sa.select(sa.func.pg_advisory_xact_lock_shared(_KEY))
-"""Until the transaction ends, either one moves the stops of the contract that ``key`` stands for, or others write many
-of its orders."""
+_KEYS = EACH_ID["postgresql"].order_by(sa.literal_column("id")).subquery("keys")
+TAKE_TURNS = sa.select(sa.func.pg_advisory_xact_lock(_KEYS.c.id))
+"""PostgreSQL: until the transaction ends, nobody else moves the stops or writes many orders of the contracts that
+``ids`` stand for. Two that want the same ones take them in one order."""
 
 
 # Trailing stops -------------------------------------------------------------------------------------------------------

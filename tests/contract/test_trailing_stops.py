@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -509,3 +509,83 @@ def test_a_price_that_waits_for_many_events_has_no_order_of_theirs(
     with store.read() as tx:
         assert {order.size for order in tx.orders.working()} == {2}
         assert set(stops(tx.orders).values()) == {21040.0}
+
+
+def a_few(ids: Iterable[int], contract: str | None = MNQ) -> list[OrderUpdate]:
+    return [OrderUpdate(id=id_, contract_id=contract, size=2, venue_updated_at=PLACED) for id_ in ids]
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [[[1, 2, 3]], [[11, 12]], [[2], [1, 3]], [[3], [2], [1]]],
+    ids=["the same orders", "others", "one, then many", "one after another"],
+)
+def test_batches_of_events_and_prices_in_one_transaction_do_not_wait_for_those_in_another(
+    store: RiskStore, batches: list[list[int]]
+) -> None:
+    with store.begin() as tx:
+        for id_ in (1, 2, 3, 11, 12, 21, 22):
+            tx.orders.save(a_stop(id_, trailing_amount=10.0 + id_ % 2))
+    failed: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        try:
+            for step in range(20):
+                with store.begin() as tx:
+                    for ids in batches:
+                        tx.orders.apply_many(a_few(ids if ids[0] < 11 or seed else [id_ + 10 for id_ in ids]))
+                    tx.orders.trail(MNQ, 21000.0 + step)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+
+
+def test_what_a_price_says_it_moved_was_there_although_prices_came_at_once(store: RiskStore) -> None:
+    """Each move begins where the one before it ended."""
+    with store.begin() as tx:
+        for id_ in range(1, 7):
+            tx.orders.save(a_stop(id_, trailing_amount=10.0 + id_ % 2))
+    told: list[StopMove] = []
+
+    def prices(first: float) -> None:
+        for step in range(15):
+            with store.begin() as tx:
+                moved = tx.orders.trail(MNQ, first + 2.0 * step).moves
+            told.extend(moved)
+
+    threads = [threading.Thread(target=prices, args=(21000.0 + offset,)) for offset in (0.0, 0.5, 1.0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for id_ in range(1, 7):
+        own = sorted(move[1:] for move in told if move[0] == id_)
+        assert own[0][0] == 20990.0
+        assert [old for old, _ in own[1:]] == [new for _, new in own[:-1]]
+
+
+@pytest.mark.parametrize("contract", [7, b"MNQ", "a\0b", "a\ud800"])
+def test_a_batch_with_a_contract_that_is_none_is_refused_by_its_column(store: RiskStore, contract: Any) -> None:
+    with pytest.raises(InvalidValue, match="contract_id"), store.begin() as tx:
+        tx.orders.apply_many(
+            [
+                *(
+                    replace(
+                        update,
+                        account_id=456,
+                        type=OrderType.LIMIT,
+                        side=SELL,
+                        limit_price=1.0,
+                        state=OrderState.ACTIVE,
+                        contract_id=contract,
+                    )
+                    for update in a_few([1, 2])
+                )
+            ]
+        )
