@@ -58,6 +58,10 @@ UNREADABLE_IN_REPORTS = sa.select(_UNREADABLE).order_by(_UNREADABLE.c.id)
 that the roll-up holds have both.)"""
 
 
+# Row by row: to sum up at once what is equal in its order, as is the default, would take a tenth more of time by rule.
+_SO_FAR = (None, 0)
+
+
 def time_by_rule(
     outcome: Outcome = "success",
     *,
@@ -127,7 +131,7 @@ def _ranked(filters: Filters) -> sa.Subquery:
     return sa.select(
         times.rule_id,
         times.ms,
-        sa.func.sum(times.n).over(**rule, order_by=times.ms).label("rank"),
+        sa.func.sum(times.n).over(**rule, order_by=times.ms, rows=_SO_FAR).label("rank"),
         sa.func.sum(times.n).over(**rule).label("n_of_rule"),
         sa.func.sum(total).over(**rule).label("ms_of_rule"),
     ).subquery("ranked")
@@ -167,7 +171,7 @@ def _ranked_by_bucket(filters: Filters) -> sa.Subquery:
             buckets.rule_id,
             buckets.bucket,
             buckets.n,
-            sa.func.sum(buckets.n).over(**rule, order_by=buckets.bucket).label("rank"),
+            sa.func.sum(buckets.n).over(**rule, order_by=buckets.bucket, rows=_SO_FAR).label("rank"),
             sa.func.sum(buckets.n).over(**rule).label("n_of_rule"),
             sa.func.sum(buckets.total).over(**rule).label("ms_of_rule"),
         )
@@ -198,9 +202,9 @@ def _ranked_by_bucket(filters: Filters) -> sa.Subquery:
         sa.select(wanted, rest.c.ms, rest_n).select_from(sa.join(wanted, rest, open_)),
     ).subquery("both")
     each = both.c
-    # A time that is there more than once has each time the rank of its last occurrence: what is equal in its order is
-    # summed up together. To group them before would take a fifth of the whole.
-    within_bucket = sa.func.sum(each.n).over(partition_by=(each.rule_id, each.bucket), order_by=each.ms)
+    # Of a time that is there more than once the last has the rank, and that is enough for the least time of some rank.
+    # To group them before would take a fifth of the whole.
+    within_bucket = sa.func.sum(each.n).over(partition_by=(each.rule_id, each.bucket), order_by=each.ms, rows=_SO_FAR)
     return sa.select(
         each.rule_id,
         each.ms,
