@@ -259,14 +259,14 @@ def test_an_event_that_comes_while_a_list_is_worked_on_is_not_undone_by_it(
     with store.begin() as tx:
         tx.orders.apply_many([an_order(1), an_order(2)])
     asked_at = datetime.now(UTC)
-    apply_many = OrderRepository.apply_many
+    apply_many = OrderRepository._apply_many
 
     def apply_slowly(self: OrderRepository, updates: list[OrderUpdate]) -> None:
         with store.engine.begin() as other:  # events of both, whose rows were read already
             other.execute(sa.text("UPDATE orders SET seen_at = now()"))
         apply_many(self, updates)
 
-    monkeypatch.setattr(OrderRepository, "apply_many", apply_slowly)
+    monkeypatch.setattr(OrderRepository, "_apply_many", apply_slowly)
     monkeypatch.setattr(OrderRepository, "_lock", lambda *_, **__: None)  # the other one came before
     with store.begin() as tx:
         tx.orders.reconcile(212, [], asked_at)
