@@ -58,7 +58,7 @@ UNREADABLE_IN_REPORTS = sa.select(_UNREADABLE).order_by(_UNREADABLE.c.id)
 that the roll-up holds have both.)"""
 
 
-# Row by row: to sum up at once what is equal in its order, as is the default, would take a tenth more of time by rule.
+# Row by row: for the default, which sums up at once what is equal in its order, an engine compares each with the next.
 _SO_FAR = (None, 0)
 
 

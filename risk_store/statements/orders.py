@@ -343,7 +343,10 @@ _CHANGED = sa.update(ORDERS).values(updated_at=sa.bindparam("now", type_=ORDERS.
 
 
 def _alike(**values: sa.ColumnElement[Any]) -> dict[str, sa.Update | sa.Select[str | None]]:
-    """Orders that are alike, written by their figures; a server returns their ids."""
+    """Orders that are alike, written by their figures; a server returns their ids.
+
+    Nobody else moves them in between: on SQLite the transaction is the only writer, and a server has TAKE_TURNS.
+    """
     update = _CHANGED.where(_ALIKE).values(**values)
     returning = update.returning(ORDERS.c.id)
     written = returning.cte("written")
