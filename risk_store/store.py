@@ -88,7 +88,7 @@ class RiskStore:
     >>> from risk_store import Order, OrderSide, OrderState, OrderType
     >>> store = RiskStore("sqlite:///" + str(getfixture("tmp_path") / "risk.db"))
     >>> store.upgrade().after
-    '0005'
+    '0006'
     >>> with store.begin() as tx:
     ...     _ = tx.orders.save(Order(id=123, account_id=456, contract_id="CON.F.US.MNQ.U25", type=OrderType.LIMIT,
     ...                              side=OrderSide.BUY, size=1, limit_price=21000.0, state=OrderState.ACTIVE))

@@ -30,7 +30,10 @@ from alembic import command
 from risk_store.codes import OrderSide, OrderState, OrderType
 from risk_store.engines import open_engine, parse_url
 from risk_store.models import ROLLED_UP, ROLLUP, Base, EnforcementLog, Order
+from risk_store.models.rollup import BUCKETS, TIMES
 from risk_store.schema import HEAD, REVISIONS, VERSION_TABLE, SchemaState, alembic_config, status, upgrade
+from risk_store.statements import time_by_rule
+from risk_store.statements.rollup import bucket
 from tests.frozen import make
 from tests.support import v1
 from tests.support.forks import ROOT, Nursery, Outcome
@@ -460,6 +463,67 @@ def test_a_v1_file_of_any_format_is_adopted(tmp_path: Path, v1_file: Path, pragm
     assert _replay_on_sqlite(file) == _replay_on_sqlite(v1_file)
 
 
+# The roll-up
+
+THEIR_BUCKETS = """
+    INSERT INTO enforcement_buckets (rule_id, succeeded, bucket, pruned, enforcements, total_ms)
+    SELECT rule_id, succeeded, bucket, pruned, sum(enforcements), sum(enforcements * ms) FROM enforcement_times
+    GROUP BY rule_id, succeeded, bucket, pruned
+"""
+
+
+def test_the_buckets_of_a_roll_up_are_counted_anew_by_0006_and_as_they_were_by_its_downgrade(
+    alembic_engine: sa.Engine,
+) -> None:
+    config = alembic_config(alembic_engine)
+    command.upgrade(config, "0005")
+    with alembic_engine.begin() as connection:
+        connection.execute(sa.insert(TIMES), list(_times_at_0005()))
+        connection.exec_driver_sql(THEIR_BUCKETS)
+    before = _rolled_up(alembic_engine)
+    command.upgrade(config, "0006")
+    expected = sa.select(
+        TIMES.c.rule_id,
+        TIMES.c.succeeded,
+        bucket(TIMES.c.ms),
+        TIMES.c.pruned,
+        sa.func.sum(TIMES.c.enforcements),
+        sa.func.sum(TIMES.c.enforcements * TIMES.c.ms),
+    ).group_by(*(sa.literal_column(str(n)) for n in range(1, 5)))
+    with alembic_engine.connect() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).where(TIMES.c.bucket != bucket(TIMES.c.ms))) == 0
+        assert set(connection.execute(sa.select(BUCKETS)).all()) == set(connection.execute(expected).all())
+        asked = time_by_rule(outcome="all", include_pruned=True)
+        for row in connection.execute(asked):
+            assert row[2:] == _counted(connection, row.rule_id)
+    command.downgrade(config, "0005")
+    assert _rolled_up(alembic_engine) == before
+
+
+def _times_at_0005() -> Iterator[dict[str, Any]]:
+    ms, wide = 1, ((2**10, 2**4), (2**14, 2**8), (2**18, 2**12), (2**31, 2**16))
+    for k in range(140):
+        step = next(step for below, step in wide if ms < below)
+        for rule in ("RULE-001", "RULE-002"):
+            counted = {"enforcements": k % 3 + 1, "succeeded": k % 7 != 3, "pruned": k % 5 == 2}
+            yield {"rule_id": rule, "ms": ms, "bucket": ms - ms % step, **counted}
+        ms += ms // 10 + 1
+
+
+def _rolled_up(engine: sa.Engine) -> list[list[Any]]:
+    tables = ("enforcement_hours", "enforcement_day_times", "enforcement_times", "enforcement_buckets")
+    with engine.connect() as connection:
+        return [sorted(connection.exec_driver_sql(f"SELECT * FROM {table}").all()) for table in tables]
+
+
+def _counted(connection: sa.Connection, rule: str) -> tuple[int, ...]:
+    """The least time of a rule, the most, how many there are, and percentiles, of all its times."""
+    by_size = sa.select(TIMES.c.ms, TIMES.c.enforcements).where(TIMES.c.rule_id == rule).order_by(TIMES.c.ms)
+    times = [ms for ms, n in connection.execute(by_size) for _ in range(n)]
+    ranks = (-(-len(times) * p // 100) - 1 for p in (50, 95, 99))
+    return (times[0], times[-1], len(times), *(times[rank] for rank in ranks))
+
+
 # The frozen files
 
 
@@ -486,6 +550,8 @@ def test_a_file_of_every_released_schema_is_upgraded_and_does_real_work(name: st
     if name in REVISIONS[2:-1]:
         # Written when the columns were there already: this upgrade is the first to see these rows.
         _make_canonical(before)
+    if name == "0005":
+        before["enforcement_time_buckets"] = before.pop("enforcement_buckets")  # of times that are in the same one now
     assert restricted(rows_of(file), before) == sorted_rows(before)
     assert all(_replay_on_sqlite(file))
 

@@ -178,7 +178,30 @@ def test_reports_equal_a_scan_after_any_sequence(
         session.expunge_all()
 
 
-@pytest.mark.parametrize("ms", [0, 15, 16, 1023, 1024, 16_383, 16_384, 262_143, 262_144, 2**31, 2**62])
+@pytest.mark.parametrize(
+    "ms",
+    [
+        0,
+        15,
+        16,
+        511,
+        512,
+        1023,
+        1024,
+        2047,
+        2048,
+        4095,
+        4096,
+        8191,
+        8192,
+        16_383,
+        16_384,
+        262_143,
+        262_144,
+        2**31,
+        2**62,
+    ],
+)
 def test_a_longer_time_is_in_no_earlier_bucket(session: Session, ms: int) -> None:
     numbers = [ms - 1, ms, ms + 1, ms + 17]
     buckets = [session.scalar(sa.select(bucket(sa.literal(n, sa.BigInteger)))) for n in numbers]

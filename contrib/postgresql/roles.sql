@@ -52,28 +52,28 @@ REVOKE CREATE, TEMPORARY ON DATABASE :"DBNAME" FROM PUBLIC;
 -- TRUNCATE everywhere. SELECT comes with every write, since each looks at what is there first.
 CREATE TEMPORARY TABLE risk_store_tables (name text PRIMARY KEY, writer_may text NOT NULL) ON COMMIT DROP;
 INSERT INTO risk_store_tables VALUES
-    ('enforcement_log',       'SELECT, INSERT'),
+    ('enforcement_log',          'SELECT, INSERT'),
     -- A row is there from the beginning of an enforcement to its end.
-    ('enforcement_in_flight', 'SELECT, INSERT, DELETE'),
+    ('enforcement_in_flight',    'SELECT, INSERT, DELETE'),
     -- A lockout that is over is marked, and its row used again.
-    ('lockouts',              'SELECT, INSERT, UPDATE'),
-    ('orders',                'SELECT, INSERT, UPDATE'),
-    ('positions',             'SELECT, INSERT, UPDATE, DELETE'),
-    ('closed_positions',      'SELECT, INSERT, UPDATE, DELETE'),
+    ('lockouts',                 'SELECT, INSERT, UPDATE'),
+    ('orders',                   'SELECT, INSERT, UPDATE'),
+    ('positions',                'SELECT, INSERT, UPDATE, DELETE'),
+    ('closed_positions',         'SELECT, INSERT, UPDATE, DELETE'),
     -- A trade that the venue takes back is marked as voided.
-    ('trade_history',         'SELECT, INSERT, UPDATE'),
-    ('daily_pnl',             'SELECT, INSERT, UPDATE'),
-    ('contract_cache',        'SELECT, INSERT, UPDATE'),
-    ('session_state',         'SELECT, INSERT, UPDATE'),
-    ('reset_schedule',        'SELECT, INSERT, UPDATE'),
+    ('trade_history',            'SELECT, INSERT, UPDATE'),
+    ('daily_pnl',                'SELECT, INSERT, UPDATE'),
+    ('contract_cache',           'SELECT, INSERT, UPDATE'),
+    ('session_state',            'SELECT, INSERT, UPDATE'),
+    ('reset_schedule',           'SELECT, INSERT, UPDATE'),
     -- The roll-up of the log: risk-store roll-up counts what is new. Only pruning deletes what was counted.
-    ('enforcement_hours',     'SELECT, INSERT, UPDATE'),
-    ('enforcement_day_times', 'SELECT, INSERT, UPDATE'),
-    ('enforcement_times',     'SELECT, INSERT, UPDATE'),
-    ('enforcement_buckets',   'SELECT, INSERT, UPDATE'),
+    ('enforcement_hours',        'SELECT, INSERT, UPDATE'),
+    ('enforcement_day_times',    'SELECT, INSERT, UPDATE'),
+    ('enforcement_times',        'SELECT, INSERT, UPDATE'),
+    ('enforcement_time_buckets', 'SELECT, INSERT, UPDATE'),
     -- Ranges of ids that grow together; the right to delete carries the lock that lets one roll up at a time.
-    ('enforcement_rolled_up', 'SELECT, INSERT, DELETE'),
-    ('risk_store_version',    'SELECT');
+    ('enforcement_rolled_up',    'SELECT, INSERT, DELETE'),
+    ('risk_store_version',       'SELECT');
 
 CREATE TEMPORARY VIEW risk_store_found AS
     SELECT name, writer_may, class.relowner

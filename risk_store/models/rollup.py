@@ -55,7 +55,7 @@ DAY_TIMES = _table(
 TIMES = _table("enforcement_times", *_rule(), _number("bucket"), _number("ms"), sums=("enforcements",))
 """The same of all days together; `bucket` is the one of :data:`BUCKETS` that the time is in."""
 
-BUCKETS = _table("enforcement_buckets", *_rule(), _number("bucket"), sums=("enforcements", "total_ms"))
+BUCKETS = _table("enforcement_time_buckets", *_rule(), _number("bucket"), sums=("enforcements", "total_ms"))
 """A coarse index on :data:`TIMES`: a rank is looked for among a hundred buckets, and then in one of them."""
 
 ROLLED_UP = sa.Table(

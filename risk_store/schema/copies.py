@@ -152,7 +152,7 @@ def restore(
     >>> _ = upgrade(f"sqlite:///{file}")
     >>> copy = verified_copy(file, "mine")
     >>> restore(f"sqlite:///{file}", copy).name
-    'risk.db.0005.bak'
+    'risk.db.0006.bak'
     """
     url = parse_url(database)
     file = database_file(url)

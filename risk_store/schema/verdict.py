@@ -15,7 +15,8 @@ from sqlalchemy.engine import URL
 from risk_store import v1
 from risk_store.engines import BUSY_TIMEOUT_S, database_file, display_url, open_engine, parse_url, translated, url_of
 from risk_store.errors import StoreUnavailable
-from risk_store.models import ROLLED_UP, ROLLUP, Base
+from risk_store.models import Base
+from risk_store.models.rollup import BUCKETS, DAY_TIMES, HOURS, ROLLED_UP, TIMES
 
 __all__ = [
     "HEAD",
@@ -32,7 +33,7 @@ __all__ = [
 VERSION_TABLE = "risk_store_version"
 """Our own name, since databases get shared and two programs in one `alembic_version` give each other wrong advice."""
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """All revisions this release knows, oldest first. Named here so that opening a store need not import Alembic; a test
 holds it equal to the migration scripts."""
 HEAD = REVISIONS[-1]
@@ -56,7 +57,7 @@ class SchemaStatus:
 
     >>> status = SchemaStatus(state=SchemaState.BEHIND, database="sqlite:///risk.db", found="0001", detail="")
     >>> print(status.message)
-    sqlite:///risk.db: the schema is behind: found revision 0001, this release works with 0005.
+    sqlite:///risk.db: the schema is behind: found revision 0001, this release works with 0006.
     Run: risk-store upgrade sqlite:///risk.db
     """
 
@@ -195,7 +196,11 @@ def _judge_tables(inspector: sa.Inspector, tables: Set[str], url: URL) -> Schema
 _FIRST_OF_OURS = "0003"  # the first revision that added anything to v1, and that a release works with
 # What later ones have added: table → columns; a whole table is in one of its own.
 _ADDED_LATER = {"0004": {"positions": {"seen_at", "unconfirmed_since"}, "trade_history": {"trading_day"}}}
-_TABLES_LATER = {"0004": {"closed_positions"}, "0005": {*(table.name for table in ROLLUP), ROLLED_UP.name}}
+_TABLES_LATER = {
+    "0004": {"closed_positions"},
+    "0005": {HOURS.name, DAY_TIMES.name, TIMES.name, ROLLED_UP.name, "enforcement_buckets"},
+    "0006": {BUCKETS.name},
+}
 
 
 def _columns_at(revision: str | None) -> Mapping[str, Sequence[str]]:

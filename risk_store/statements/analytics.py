@@ -142,8 +142,9 @@ def _ranked_by_bucket(filters: Filters) -> sa.Subquery:
 
     There are thousands of distinct times a rule and a hundred buckets, so all that is read in full are the buckets.
     """
-    rest = not_rolled_up_times(filters).cte()
-    in_bucket, rest_n = bucket(rest.c.ms), sa.cast(rest.c.n, sa.Double)
+    found = not_rolled_up_times(filters).subquery("found").c
+    n = sa.cast(found.n, sa.Double).label("n")
+    rest = sa.select(found.rule_id, bucket(found.ms).label("bucket"), found.ms, n).cte("rest")
     pieces = sa.union_all(
         sa.select(
             BUCKETS.c.rule_id,
@@ -151,7 +152,7 @@ def _ranked_by_bucket(filters: Filters) -> sa.Subquery:
             sa.cast(BUCKETS.c.enforcements, sa.Double).label("n"),
             sa.cast(BUCKETS.c.total_ms, sa.Double).label("total"),
         ).where(*filters.of_rollup(BUCKETS), BUCKETS.c.enforcements > 0),
-        sa.select(rest.c.rule_id, in_bucket, rest_n, sa.cast(rest.c.ms, sa.Double) * rest_n),
+        sa.select(rest.c.rule_id, rest.c.bucket, rest.c.n, sa.cast(rest.c.ms, sa.Double) * rest.c.n),
     ).subquery("pieces")
     piece = pieces.c
     buckets = (
@@ -194,12 +195,12 @@ def _ranked_by_bucket(filters: Filters) -> sa.Subquery:
         .cte()
     )
     held = sa.and_(TIMES.c.rule_id == wanted.c.rule_id, TIMES.c.bucket == wanted.c.bucket)
-    open_ = sa.and_(rest.c.rule_id == wanted.c.rule_id, in_bucket == wanted.c.bucket)
+    open_ = sa.and_(rest.c.rule_id == wanted.c.rule_id, rest.c.bucket == wanted.c.bucket)
     both = sa.union_all(
         sa.select(wanted, TIMES.c.ms, sa.cast(TIMES.c.enforcements, sa.Double).label("n"))
         .select_from(sa.join(wanted, TIMES, held))
         .where(*filters.of_rollup(TIMES), TIMES.c.enforcements > 0),
-        sa.select(wanted, rest.c.ms, rest_n).select_from(sa.join(wanted, rest, open_)),
+        sa.select(wanted, rest.c.ms, rest.c.n).select_from(sa.join(wanted, rest, open_)),
     ).subquery("both")
     each = both.c
     # Of a time that is there more than once the last has the rank, and that is enough for the least time of some rank.

@@ -37,6 +37,8 @@ Outcome = Literal["success", "all"]
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 LONGEST_MS = 2**31 - 1  # 24 days; what took longer stays in the log alone, and no sum of the roll-up can overflow
 
+_STEPS = ((512, 16), (1024, 32), (2048, 64), (4096, 128), (8192, 256), (2**14, 512), (2**18, 2**12))
+
 _MS = LOG.execution_time_ms
 _RANGE = ROLLED_UP.c
 
@@ -46,21 +48,18 @@ def _number(value: int) -> Column:
 
 
 def bucket(ms: Column) -> Column:
-    """The bucket that a time is in, by its least milliseconds: 64 below a second, then coarser and coarser.
+    """The bucket that a time is in, by its least milliseconds: 16 ms wide below half a second, from there on a
+    sixteenth to a thirty-second of the time, and coarse above 16 seconds.
 
-    Never falls as the time grows, which is all that is asked of it: a rank is found in two steps, and exactly.
+    Never falls as the time grows, which is all that is asked of it: a rank is found in two steps, and exactly. A report
+    reads all buckets, and all times of five of them: as wide as these, about as many of the one as of the other.
     """
     whole = sa.cast(ms, sa.BigInteger)
 
     def of(step: int) -> Column:
         return whole - whole % _number(step)
 
-    return sa.case(
-        (whole < _number(2**10), of(2**4)),
-        (whole < _number(2**14), of(2**8)),
-        (whole < _number(2**18), of(2**12)),
-        else_=of(2**16),
-    )
+    return sa.case(*((whole < _number(below), of(step)) for below, step in _STEPS), else_=of(2**16))
 
 
 # Which rows the roll-up holds -----------------------------------------------------------------------------------------

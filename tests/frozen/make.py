@@ -9,7 +9,8 @@ revision is not released yet may its file be deleted and made anew, when the rev
 - 0002.db: made new by revisions 0001 and 0002, then filled by a v1 daemon;
 - 0003.db: made new by all three, filled by a v1 daemon and by the release of that revision;
 - 0004.db: made new by all four, filled by a v1 daemon and by the release of that revision;
-- 0005.db: made new by all five, filled by a v1 daemon and by this release.
+- 0005.db: made new by all five, filled by a v1 daemon and by the release of that revision;
+- 0006.db: made new by all six, filled by a v1 daemon and by this release.
 """
 
 import sqlite3
@@ -64,7 +65,9 @@ INSERT INTO enforcement_day_times (day, rule_id, succeeded, ms, pruned, enforcem
 VALUES ('2025-10-21', 'RULE-003', 0, 5120, 0, 1), ('2024-10-21', 'RULE-003', 1, 150, 1, 2);
 INSERT INTO enforcement_times (rule_id, succeeded, bucket, ms, pruned, enforcements)
 VALUES ('RULE-003', 0, 5120, 5120, 0, 1), ('RULE-003', 1, 144, 150, 1, 2);
-INSERT INTO enforcement_buckets (rule_id, succeeded, bucket, pruned, enforcements, total_ms)
+"""
+SINCE_0005_BUCKETS = """
+INSERT INTO {table} (rule_id, succeeded, bucket, pruned, enforcements, total_ms)
 VALUES ('RULE-003', 0, 5120, 0, 1, 5120), ('RULE-003', 1, 144, 1, 2, 300);
 """
 SINCE = {"0003": SINCE_0003, "0004": SINCE_0004, "0005": SINCE_0005}
@@ -87,12 +90,15 @@ def make(name: str, file: Path) -> None:
         for revision, sql in SINCE.items():
             if revision <= name:
                 filled.executescript(sql)
+        if name >= "0005":
+            table = "enforcement_buckets" if name == "0005" else "enforcement_time_buckets"
+            filled.executescript(SINCE_0005_BUCKETS.format(table=table))
         filled.commit()
         filled.execute("VACUUM")
 
 
 def main() -> None:
-    for name in ("v1", "0001", "0002", "0003", "0004", "0005"):
+    for name in ("v1", "0001", "0002", "0003", "0004", "0005", "0006"):
         file = FOLDER / f"{name}.db"
         if not file.exists():
             make(name, file)
