@@ -51,7 +51,10 @@ def tell_of_reports(session: Session) -> None:
         return
     place = _place(bind.engine)
     last = session.scalar(sa.select(sa.func.max(EnforcementLog.id))) or 0
-    new = {"after": _reported_up_to.get(place, 0), "last": last}
+    after = _reported_up_to.get(place, 0)
+    if last == after:
+        return
+    new = {"after": after, "last": last}
     for row in session.execute(UNREADABLE_IN_REPORTS, new, execution_options={"yield_per": MOST}):
         if isinstance(row.timestamp, datetime) and isinstance(row.execution_time_ms, (int, type(None))):
             # One that Python reads and SQLite does not, such as 20251021T170000.
