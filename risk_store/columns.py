@@ -44,8 +44,10 @@ __all__ = [
     "UtcInstant",
     "instant_key",
     "instant_of",
+    "instants_between",
     "is_no_canonical_instant",
     "is_plain_text",
+    "loose_bounds",
     "rounded_money",
     "storable_text",
     "utc_date",
@@ -745,16 +747,33 @@ def within(
     >>> [str(condition) for condition in within(sa.column("timestamp", UtcInstant()))]
     []
     """
+    return instants_between(column, since, until, *loose_bounds(since, until))
+
+
+def instants_between(
+    column: sa.ColumnElement[Any], since: Any, until: Any, loose_since: Any, loose_until: Any
+) -> list[sa.ColumnElement[bool]]:
+    """The same with bounds that are there already, or parameters in their place; each may be None."""
     conditions: list[sa.ColumnElement[bool]] = []
+    if loose_since is not None:
+        conditions.append(column >= loose_since)
     if since is not None:
-        with suppress(OverflowError):
-            conditions.append(column >= since - _TEXT_MAY_BE_OFF)
         conditions.append(instant_of(column) >= since)
+    if loose_until is not None:
+        conditions.append(column < loose_until)
     if until is not None:
-        with suppress(OverflowError):
-            conditions.append(column < until + _TEXT_MAY_BE_OFF)
         conditions.append(instant_of(column) < until)
     return conditions
+
+
+def loose_bounds(since: datetime | None, until: datetime | None) -> tuple[datetime | None, datetime | None]:
+    """Bounds for the text of the instants from `since` to `until`; None at the ends of the calendar."""
+    loose_since = loose_until = None
+    with suppress(OverflowError):
+        loose_since = None if since is None else since - _TEXT_MAY_BE_OFF
+    with suppress(OverflowError):
+        loose_until = None if until is None else until + _TEXT_MAY_BE_OFF
+    return loose_since, loose_until
 
 
 _TEXT_MAY_BE_OFF = timedelta(days=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -97,20 +97,26 @@ def alerts(rows: list[Row]) -> list[tuple[str, int, int, int]]:
 def check(
     session: Session, rows: list[Row], windows: list[tuple[datetime | None, datetime | None]], **asked: Any
 ) -> None:
-    def answer(report: sa.Select[Any]) -> list[tuple[Any, ...]]:
-        return [tuple(row) for row in session.execute(report)]
+    """The repository's reports, whose statements are kept, and a caller's own, with his values in them."""
+    now = NOW.replace(minute=0, second=0) if asked else NOW  # of pruned days whole hours are known
+    reports = Transaction(session, lambda: now).enforcements
+
+    def both(kept: Sequence[sa.Row[*tuple[Any, ...]]], built: sa.Select[Any]) -> list[tuple[Any, ...]]:
+        answer = [tuple(row) for row in session.execute(built)]
+        assert [tuple(row) for row in kept] == answer
+        return answer
 
     for since, until in windows:
         for outcome in ("success", "all"):
-            report = time_by_rule(outcome, since=since, until=until, **asked)  # type: ignore[arg-type]
+            options = {"since": since, "until": until, **asked}
+            found = both(reports.time_by_rule(outcome, **options), time_by_rule(outcome, **options))  # type: ignore[arg-type]
             expected = times(rows, outcome, since, until)
-            assert [r[2:] + r[:1] for r in answer(report)] == [r[2:] + r[:1] for r in expected]
-            assert [r[1] for r in answer(report)] == pytest.approx([r[1] for r in expected], rel=1e-12)
-    now = NOW.replace(minute=0, second=0) if asked else NOW  # of pruned days whole hours are known
-    assert answer(daily_trend(5, now, **asked)) == [
+            assert [r[2:] + r[:1] for r in found] == [r[2:] + r[:1] for r in expected]
+            assert [r[1] for r in found] == pytest.approx([r[1] for r in expected], rel=1e-12)
+    assert both(reports.daily_trend(5, **asked), daily_trend(5, now, **asked)) == [
         (day, pytest.approx(average, rel=1e-12), n) for day, average, n in trend(rows, now - 5 * DAY)
     ]
-    assert answer(alert_counts(LIMITS, **asked)) == alerts(rows)
+    assert both(reports.alert_counts(LIMITS, **asked), alert_counts(LIMITS, **asked)) == alerts(rows)
 
 
 # Sequences

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from operator import itemgetter
 from types import NoneType
@@ -19,8 +19,9 @@ from risk_store.repositories.bulk import Bulk
 from risk_store.repositories.plain_rows import LOG_COLUMNS
 from risk_store.repositories.prepared import Prepared
 from risk_store.repositories.unreadable import tell_of_reports
-from risk_store.statements import arguments
+from risk_store.statements import analytics, arguments
 from risk_store.statements import enforcements as statements
+from risk_store.statements.filters import DAY, HOUR, Filters, kept
 
 __all__ = [
     "INSERT",
@@ -125,16 +126,8 @@ class EnforcementLogRepository(Repository):
         include_pruned: bool = False,
     ) -> Sequence[sa.Row[str, float, int, int, int, int, int, int]]:
         """Average, extremes, count and percentiles of each rule, slowest average first."""
-        return self._report(
-            statements.time_by_rule(
-                outcome=outcome,
-                account_id=account_id,
-                rule_id=rule_id,
-                since=since,
-                until=until,
-                include_pruned=include_pruned,
-            )
-        )
+        filters = Filters(account_id, rule_id, since, until, outcome, include_pruned)
+        return self._report(*kept(analytics.time_by_rule_of, filters.by(DAY)))
 
     def slow_enforcements(
         self,
@@ -171,17 +164,10 @@ class EnforcementLogRepository(Repository):
         include_pruned: bool = False,
     ) -> Sequence[sa.Row[date, float, int]]:
         """Average and count of each UTC day since now − `days`, newest first."""
-        return self._report(
-            statements.daily_trend(
-                days=days,
-                now=self._clock(),
-                account_id=account_id,
-                rule_id=rule_id,
-                since=since,
-                until=until,
-                include_pruned=include_pruned,
-            )
+        filters = analytics.filters_of_trend(
+            days, self._clock(), account_id, rule_id, since, until, include_pruned=include_pruned
         )
+        return self._report(*kept(analytics.daily_trend_of, filters.by(HOUR)))
 
     def alert_counts(
         self,
@@ -194,16 +180,8 @@ class EnforcementLogRepository(Repository):
         include_pruned: bool = False,
     ) -> Sequence[sa.Row[str, int, int, int]]:
         """Warnings, criticals and timeouts of each rule, each enforcement counted once."""
-        return self._report(
-            statements.alert_counts(
-                thresholds=thresholds,
-                account_id=account_id,
-                rule_id=rule_id,
-                since=since,
-                until=until,
-                include_pruned=include_pruned,
-            )
-        )
+        filters = Filters(account_id, rule_id, since, until, "all", include_pruned)
+        return self._report(*kept(analytics.alert_counts_of, filters.by(DAY), thresholds or Thresholds()))
 
     # Enforcements in flight
 
@@ -315,9 +293,9 @@ class EnforcementLogRepository(Repository):
         key = {"account_id": account_id, "enforcement_id": enforcement_id}
         return self._lane.write(TAKE_BACK, EnforcementInFlight, key).rowcount == 1
 
-    def _report(self, statement: sa.Select[*Ts]) -> Sequence[sa.Row[*Ts]]:
+    def _report(self, statement: sa.Select[*Ts], values: Mapping[str, Any] | None = None) -> Sequence[sa.Row[*Ts]]:
         tell_of_reports(self._session)
-        return self._telling(lambda: self._session.execute(statement).all(), EnforcementLog.__table__)
+        return self._telling(lambda: self._session.execute(statement, values).all(), EnforcementLog.__table__)
 
     def _values(self, log: EnforcementLog) -> dict[str, Any]:
         return log_values(log, self._clock)

@@ -13,28 +13,24 @@ is read from the log, as it always was, until `risk-store upgrade` makes it cano
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from risk_store.columns import INT64_MAX, INT64_MIN, instant_of, is_no_canonical_instant, utc_date, utc_hour
-from risk_store.errors import InvalidValue
 from risk_store.models import EnforcementLog
 from risk_store.models.rollup import BUCKETS, DAY_TIMES, HOURS, ROLLED_UP, TIMES
 from risk_store.statements import arguments
-from risk_store.statements.conditions import LOG, OUTCOMES, log_filters
+from risk_store.statements.conditions import LOG
+from risk_store.statements.filters import DAY, Asked, floor
 from risk_store.statements.ids import DISTRIBUTED
 
-__all__ = ["Filters", "bucket", "times_of", "trend_of"]
+__all__ = ["bucket", "end_of_days", "not_rolled_up_times", "of_not_rolled_up", "times_of", "trend_of"]
 
 Column = sa.ColumnElement[Any]
-Outcome = Literal["success", "all"]
-
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 LONGEST_MS = 2**31 - 1  # 24 days; what took longer stays in the log alone, and no sum of the roll-up can overflow
 
 _STEPS = ((512, 16), (1024, 32), (2048, 64), (4096, 128), (8192, 256), (2**14, 512), (2**18, 2**12))
@@ -271,7 +267,7 @@ _OLD = [
 
 def end_of_days(before: datetime) -> datetime:
     """The end of the whole UTC days that end by `before`. Raises InvalidValue for what is no aware instant."""
-    return _floor(arguments.instant("before", before), DAY)
+    return floor(arguments.instant("before", before), DAY)
 
 
 _BEFORE = sa.bindparam("before", type_=LOG.timestamp.type)
@@ -325,134 +321,48 @@ FORGET_EMPTY = [
 # Reading --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Filters:
-    """What a report is asked for. Refuses bad values with InvalidValue."""
-
-    account_id: int | None = None
-    rule_id: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    outcome: Outcome = "success"
-    include_pruned: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("since", "until"):
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, arguments.instant(name, value))
-        arguments.choice("outcome", self.outcome, OUTCOMES)
-        if self.account_id is not None:
-            arguments.account(self.account_id)
-        if self.rule_id is not None:
-            arguments.text("rule_id", self.rule_id)
-        if self.include_pruned and self.account_id is not None:
-            raise InvalidValue(
-                "include_pruned", True, "False where an account is asked for: pruned days are not kept by account"
-            )
-
-    @property
-    def has_window(self) -> bool:
-        """Whether only some times are asked for."""
-        return self.since is not None or self.until is not None
-
-    def of_log(self) -> list[sa.ColumnElement[bool]]:
-        """The conditions on a row of the log."""
-        return [*OUTCOMES[self.outcome], *log_filters(self.account_id, self.rule_id, self.since, self.until)]
-
-    def of_rollup(self, table: sa.Table) -> list[sa.ColumnElement[bool]]:
-        """The conditions on a row of the roll-up, but for its time."""
-        conditions: list[sa.ColumnElement[bool]] = []
-        if self.rule_id is not None:
-            conditions.append(table.c.rule_id == self.rule_id)
-        if self.outcome == "success":
-            conditions.append(table.c.succeeded == sa.true())
-        if not self.include_pruned:
-            conditions.append(table.c.pruned == sa.false())
-        return conditions
-
-    def whole(self, step: timedelta) -> tuple[datetime | None, datetime | None] | None:
-        """The whole hours or days of the window, from and up to; None if there are none in it."""
-        since, until = self.since, self.until
-        try:
-            begin = None if since is None else _floor(since + step - timedelta(microseconds=1), step)
-        except OverflowError:
-            return None
-        end = None if until is None else _floor(until, step)
-        return None if begin is not None and end is not None and begin >= end else (begin, end)
-
-
-def times_of(filters: Filters) -> Any:
-    """How often each time occurred: rule_id, ms and n, a time of a rule perhaps more than once."""
-    whole = filters.whole(DAY)
-    if filters.account_id is not None or whole is None:
-        return _counted(filters.of_log())
-    table = DAY_TIMES if filters.has_window else TIMES
-    days = _between(table.c.day, *(None if at is None else at.date() for at in whole)) if filters.has_window else []
+def times_of(asked: Asked) -> Any:
+    """How often each time occurred: rule_id, ms and n, a time of a rule perhaps more than once. Asked for by days."""
+    if "account_id" in asked.shape.names or not asked.shape.has_whole:
+        return _counted(asked.of_log())
+    table = DAY_TIMES if asked.shape.has_window else TIMES
+    days = asked.between(table.c.day, "first_day", "end_day") if asked.shape.has_window else []
     rolled = sa.select(table.c.rule_id, table.c.ms, table.c.enforcements.label("n")).where(
-        *filters.of_rollup(table), *days
+        *asked.of_rollup(table), *days
     )
-    edges = _edges(filters, whole)
-    read = [_counted([edge, *_of_edge(filters)]) for edge in edges]
-    return sa.union_all(rolled, not_rolled_up_times(filters, edges), *read)
+    edges = asked.edges()
+    read = [_counted([edge, *asked.of_edge()]) for edge in edges]
+    return sa.union_all(rolled, not_rolled_up_times(asked, edges), *read)
 
 
-def not_rolled_up_times(filters: Filters, but: Sequence[sa.ColumnElement[bool]] = ()) -> sa.Select[Any]:
+def not_rolled_up_times(asked: Asked, but: Sequence[sa.ColumnElement[bool]] = ()) -> sa.Select[Any]:
     """The same of the rows that the roll-up does not hold, `but` of some that are counted otherwise."""
-    where = [*filters.of_log(), *map(sa.not_, but)]
+    where = [*asked.of_log(), *map(sa.not_, but)]
     return sa.select(
         of_not_rolled_up(LOG.rule_id, _MS.label("ms"), sa.func.count().label("n"), where=where, by=(LOG.rule_id, _MS))
     )
 
 
-def trend_of(filters: Filters) -> Any:
-    """How many enforcements began on each UTC day and how long they took: date, n and total (milliseconds, float)."""
+def trend_of(asked: Asked) -> Any:
+    """How many enforcements began on each UTC day and how long they took: date, n and total (milliseconds, float).
+
+    Asked for by hours."""
     day = utc_date(instant_of(LOG.timestamp)).label("date")
     sums = (sa.func.count().label("n"), sa.func.sum(sa.cast(_MS, sa.Double)).label("total"))
-    whole = filters.whole(HOUR)
-    if filters.account_id is not None or whole is None:
-        return sa.select(day, *sums).where(*filters.of_log()).group_by(day)
+    if "account_id" in asked.shape.names or not asked.shape.has_whole:
+        return sa.select(day, *sums).where(*asked.of_log()).group_by(day)
     rolled = sa.select(
         utc_date(HOURS.c.hour).label("date"),
         HOURS.c.enforcements.label("n"),
         sa.cast(HOURS.c.total_ms, sa.Double).label("total"),
-    ).where(*filters.of_rollup(HOURS), *_between(HOURS.c.hour, *whole))
-    edges = _edges(filters, whole)
-    rest = of_not_rolled_up(day, *sums, where=[*filters.of_log(), *map(sa.not_, edges)], by=(day,))
+    ).where(*asked.of_rollup(HOURS), *asked.between(HOURS.c.hour, "begin", "end"))
+    edges = asked.edges()
+    rest = of_not_rolled_up(day, *sums, where=[*asked.of_log(), *map(sa.not_, edges)], by=(day,))
     own_day = utc_date(LOG.timestamp).label("date")
-    read = [sa.select(own_day, *sums).where(edge, *_of_edge(filters)).group_by(own_day) for edge in edges]
+    read = [sa.select(own_day, *sums).where(edge, *asked.of_edge()).group_by(own_day) for edge in edges]
     return sa.union_all(rolled, sa.select(rest), *read)
 
 
 def _counted(rows: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any]:
     """How often each time occurred among the log rows that fulfil the conditions, read one by one."""
     return sa.select(LOG.rule_id, _MS.label("ms"), sa.func.count().label("n")).where(*rows).group_by(LOG.rule_id, _MS)
-
-
-def _edges(filters: Filters, whole: tuple[datetime | None, datetime | None]) -> list[sa.ColumnElement[bool]]:
-    """What of the window is not whole hours or days, at its ends: of canonical rows, whose text compares, all are read
-    there, whether the roll-up holds them or not. (It holds no others.)"""
-    begin, end = whole
-    canonical = sa.not_(is_no_canonical_instant(LOG.timestamp))
-    edges = []
-    if filters.since is not None and begin is not None and filters.since < begin:
-        edges.append(sa.and_(LOG.timestamp >= filters.since, LOG.timestamp < begin, canonical))
-    if filters.until is not None and end is not None and end < filters.until:
-        edges.append(sa.and_(LOG.timestamp >= end, LOG.timestamp < filters.until, canonical))
-    return edges
-
-
-def _of_edge(filters: Filters) -> list[sa.ColumnElement[bool]]:
-    return [*OUTCOMES[filters.outcome], *log_filters(rule_id=filters.rule_id)]
-
-
-def _between(column: Column, begin: Any, end: Any) -> list[sa.ColumnElement[bool]]:
-    conditions = []
-    if begin is not None:
-        conditions.append(column >= begin)
-    if end is not None:
-        conditions.append(column < end)
-    return conditions
-
-
-def _floor(at: datetime, step: timedelta) -> datetime:
-    return at - (at - datetime.min.replace(tzinfo=UTC)) % step
