@@ -1,5 +1,8 @@
 """The buckets of the roll-up are finer above half a second: a percentile is looked for among a third of the times.
 
+And on PostgreSQL, room in the pages of what is counted up again and again: without it a roll-up of a million rows left
+130,000 dead rows among 22,000 times, in three times the pages.
+
 Kind: schema and data
 A v1 daemon may go on: yes, no table of v1 is touched. A program of revision 0005 has to be started anew: it does not
 find enforcement_buckets any more. (By its old name it would go on counting in the old buckets, and no one would know.)
@@ -9,11 +12,11 @@ Revision: 0006
 Revises: 0005
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
-from alembic import op
+from alembic import context, op
 
 revision = "0006"
 down_revision = "0005"
@@ -28,15 +31,22 @@ FINE: Steps = [(512, 16), (1024, 32), (2048, 64), (4096, 128), (8192, 256), (2**
 WIDEST = 2**16
 
 
+ROOM = {"fillfactor": 50}
+
+
 def upgrade() -> None:
-    _count_anew(FINE, "enforcement_buckets", "enforcement_time_buckets")
+    if context.get_context().dialect.name == "postgresql":
+        op.execute("ALTER TABLE enforcement_times SET (fillfactor = 50)")  # before its rows are written anew
+    _count_anew(FINE, "enforcement_buckets", "enforcement_time_buckets", ROOM)
 
 
 def downgrade() -> None:
-    _count_anew(COARSE, "enforcement_time_buckets", "enforcement_buckets")
+    if context.get_context().dialect.name == "postgresql":
+        op.execute("ALTER TABLE enforcement_times RESET (fillfactor)")
+    _count_anew(COARSE, "enforcement_time_buckets", "enforcement_buckets", {})
 
 
-def _count_anew(steps: Steps, old: str, new: str) -> None:
+def _count_anew(steps: Steps, old: str, new: str, options: Mapping[str, int]) -> None:
     cases = " ".join(f"WHEN ms < {below} THEN ms / {step} * {step}" for below, step in steps)
     bucket = f"CASE {cases} ELSE ms / {WIDEST} * {WIDEST} END"
     op.execute(f"UPDATE enforcement_times SET bucket = {bucket}")  # noqa: S608 (constants)
@@ -50,6 +60,7 @@ def _count_anew(steps: Steps, old: str, new: str) -> None:
         sa.Column("total_ms", ID, nullable=False),
         sa.PrimaryKeyConstraint("rule_id", "succeeded", "bucket", "pruned", name=f"pk_{new}"),
         sqlite_with_rowid=False,
+        postgresql_with=options,
     )
     # The times hold all that the buckets do, pruned days too.
     op.execute(
