@@ -18,6 +18,7 @@ from sqlalchemy.engine import URL
 
 from risk_store.deadlines import CutOff, answered_by, cut_off_at
 from risk_store.engines import translated
+from risk_store.long_statements import native_cursor
 from risk_store.sharding import is_distributed
 
 __all__ = ["Recorder", "Recorders"]
@@ -46,7 +47,7 @@ class Recorder:
             lock_ms, statement_ms = (str(math.ceil(seconds * 1000)) for seconds in (min(LOCKED_S, most_s), most_s))
             raw.execute(SET_SESSION_TIMEOUTS, (lock_ms, statement_ms))
         self.dialect = connection.dialect
-        self.cursor = raw.cursor()
+        self.cursor = native_cursor(raw)
         self.used = time.monotonic()
         self.cut = CutOff(raw)
 

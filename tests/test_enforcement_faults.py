@@ -378,8 +378,9 @@ def test_a_server_started_anew_is_found_again(postgres_store_url: str) -> None:
 async def test_connections_that_died_in_the_pool_cost_no_task_its_lockout(
     postgres_store_url: str, driver: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    patient = Limits(intent_s=20.0, record_s=20.0)  # a busy machine may take half a second for a new connection
     with Proxy(postgres_store_url) as proxy:
-        async with AsyncRiskStore(sa.make_url(proxy.url).set(drivername=driver)) as store:
+        async with AsyncRiskStore(sa.make_url(proxy.url).set(drivername=driver), limits=patient) as store:
 
             async def enforce(account: int) -> None:
                 async with store.enforce(account, "R", "A", "r", lock_until=None):

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from risk_store.engines import HAS_BEGUN
 from risk_store.errors import StoreClosed
-from risk_store.long_statements import native
+from risk_store.long_statements import native_cursor, send_native
 from risk_store.models import Base
 from risk_store.repositories.prepared import Prepared
 from risk_store.sharding import is_distributed
@@ -116,7 +116,7 @@ class Lane:
         if not isinstance(given, sa.Connection) or given.get_execution_options():
             return None
         if cursor is None and self._by_psycopg and self._session is None:
-            cursor = self._of_psycopg = self._of_psycopg or _cursor_of_psycopg(given)
+            cursor = self._of_psycopg = self._of_psycopg or native_cursor(given.connection.driver_connection)
         return None if cursor is None else (given, cursor)
 
     def connection(self, model: type[Base]) -> sa.Connection:
@@ -169,13 +169,6 @@ class Lane:
         return self._given
 
 
-def _cursor_of_psycopg(connection: sa.Connection) -> Any:
-    from psycopg import RawCursor
-
-    raw: Any = connection.connection.driver_connection
-    return RawCursor(raw)  # whose statements have PostgreSQL's own $1, also the longest
-
-
 def _send(
     connection: sa.Connection, cursor: Any, sql: str, values: Any = (), fetch: Callable[[], Any] = lambda: None
 ) -> Any:
@@ -183,8 +176,7 @@ def _send(
 
     def send() -> Any:
         if isinstance(values, dict):
-            text, names = native(sql)
-            cursor.execute(text, [values[name] for name in names])
+            send_native(cursor, sql, values)
         else:
             cursor.execute(sql, values)
         return fetch()

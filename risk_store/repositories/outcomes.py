@@ -17,6 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from risk_store.long_statements import native, native_cursor, send_native
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.repositories.enforcements import (
     IN_FLIGHT_COLUMNS,
@@ -39,10 +40,10 @@ _TOGETHER = Prepared(statements.RECORD_TOGETHER)
 # Parameters for columns, in the order in which the values come.
 _KEY = ("account_id", "enforcement_id")
 _SET = (*LOCKOUT_COLUMNS, "at")
-_OF_BEGUN = [f"begun_{name}" for name in IN_FLIGHT_COLUMNS]
-_OF_LOG = [f"log_{name}" for name in LOG_COLUMNS]
-_OF_LOCKOUT = [*(f"lockout_{name}" for name in LOCKOUT_COLUMNS), "at"]
-_OF_BOTH = (*_OF_LOG, *_OF_LOCKOUT)
+_OF_BEGUN = tuple(f"begun_{name}" for name in IN_FLIGHT_COLUMNS)
+_OF_LOG = tuple(f"log_{name}" for name in LOG_COLUMNS)
+_OF_LOCKOUT = (*(f"lockout_{name}" for name in LOCKOUT_COLUMNS), "at")
+_OF_BOTH = (*_OF_LOCKOUT, *_OF_LOG)
 
 Values = Sequence[Any]
 
@@ -71,17 +72,24 @@ class _Job:
         self._dialect = dialect
         self._statements = statements
         self._plain = plain
-        self._encoded: list[tuple[str, Any]] | None = None
+        self._encoded: list[tuple[str | bytes, Any]] | None = None
 
-    def encoded(self) -> list[tuple[str, Any]]:
+    def encoded(self) -> list[tuple[str | bytes, Any]]:
         """Its statements in order, as the driver takes them. Raises InvalidValue for what a column cannot keep."""
         if self._encoded is None:
-            on = self._dialect
-            self._encoded = [
-                (statement.on(on).sql, self._taken(statement, names, values))
-                for statement, names, values in self._statements
-            ]
+            form = self._by_position if self._dialect.name == "sqlite" else self._native
+            self._encoded = [form(*each) for each in self._statements]
         return self._encoded
+
+    def _by_position(self, statement: Prepared, names: Sequence[str], values: Values) -> tuple[str, Any]:
+        return statement.on(self._dialect).sql, self._taken(statement, names, values)
+
+    def _native(self, statement: Prepared, names: Sequence[str], values: Values) -> tuple[bytes, Any]:
+        text, order = native(statement.on(self._dialect).sql)
+        if self._plain and order == names:
+            return text, values
+        taken = self._taken(statement, names, values)
+        return text, [taken[name] for name in order]
 
     def _taken(self, statement: Prepared, names: Sequence[str], values: Values) -> Any:
         if self._plain:
@@ -121,7 +129,7 @@ class Intent(_Job):
         locks, begun = _lockouts(lockouts, clock), tuple(in_flight_values(in_flight).values())
         statements = [*[(SET, _SET, lock) for lock in locks], (START, IN_FLIGHT_COLUMNS, begun)]
         if dialect.name == "postgresql" and len(locks) == 1 and not apart:
-            statements = [(_START_AND_LOCK, (*_OF_BEGUN, *_OF_LOCKOUT), (*begun, *locks[0]))]
+            statements = [(_START_AND_LOCK, (*_OF_LOCKOUT, *_OF_BEGUN), (*locks[0], *begun))]
         super().__init__(dialect, in_flight.account_id, statements, locks=bool(locks))
 
     def write(self, cursor: Any) -> None:
@@ -162,7 +170,7 @@ class Outcome(_Job):
             ended = [(TAKE_BACK, _KEY, (row[0], row[-1]))] if in_flight else []  # the first column and the last
             statements = [*ended, *[(SET, _SET, lock) for lock in locks], (INSERT, LOG_COLUMNS, row)]
         elif locks:  # one at most
-            statements = [(_RECORD_AND_LOCK, _OF_BOTH, (*row, *locks[0]))]
+            statements = [(_RECORD_AND_LOCK, _OF_BOTH, (*locks[0], *row))]
         else:
             statements = [(_ENDED if in_flight else _RECORD, _OF_LOG, row)]
         super().__init__(dialect, row[0], statements, locks=bool(locks), plain=plain is not None)
@@ -240,9 +248,9 @@ def write_apart(dialect: sa.Dialect, cursor: Any, outcome: Outcome) -> None:
         outcome.write(cursor)
         return
     connection = cursor.connection
-    with connection.pipeline(), connection.transaction(), connection.cursor() as first:
-        first.execute(SET.on(dialect).sql, lockout)
-        cursor.execute(INSERT.on(dialect).sql, log)
+    with connection.pipeline(), connection.transaction(), native_cursor(connection) as first:
+        send_native(first, SET.on(dialect).sql, lockout)
+        send_native(cursor, INSERT.on(dialect).sql, log)
     outcome.log_id = cursor.fetchone()[0]
 
 
@@ -255,7 +263,7 @@ def write_together(dialect: sa.Dialect, cursor: Any, outcomes: Sequence[Outcome]
     logs = [log | {"n": n} for n, (log, _) in enumerate(parts)]
     lockouts = [{name: lockout[name] for name in LOCKOUT_COLUMNS} for _, lockout in parts if lockout is not None]
     together = _TOGETHER.on(dialect)
-    cursor.execute(together.sql, together.values({"logs": _json(logs), "lockouts": _json(lockouts)}))
+    send_native(cursor, together.sql, together.values({"logs": _json(logs), "lockouts": _json(lockouts)}))
     ids = {(account_id, enforcement_id): id_ for account_id, enforcement_id, id_ in cursor.fetchall()}
     for outcome, (log, _) in zip(outcomes, parts, strict=True):
         outcome.log_id = ids[log["account_id"], log["enforcement_id"]]

@@ -292,7 +292,8 @@ def _count_calls_of_postgresql(call: Callable[[], None], statement: Callable[[st
 
     @functools.wraps(execute)
     def counted(cursor: Any, query: Any, *arguments: Any, **keywords: Any) -> Any:
-        statement(query if isinstance(query, str) else query.as_string(cursor))
+        text = query.decode() if isinstance(query, bytes) else query
+        statement(text if isinstance(text, str) else text.as_string(cursor))
         return execute(cursor, query, *arguments, **keywords)
 
     psycopg.Cursor.execute = counted  # type: ignore[method-assign]
