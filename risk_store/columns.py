@@ -559,8 +559,8 @@ class CalendarDate(CheckedType[date]):
 class utc_date(FunctionElement[date]):  # noqa: N801 (it reads as a SQL function)
     """The UTC calendar date of an instant column: ``date(…)`` on SQLite, ``(… AT TIME ZONE 'UTC')::date`` elsewhere.
 
-    >>> print(utc_date(sa.column("timestamp", UtcInstant())).compile(dialect=sa.dialects.sqlite.dialect()))
-    date(timestamp)
+    >>> print(utc_date(sa.column("timestamp", UtcInstant())).compile(dialect=sa.dialects.postgresql.dialect()))
+    CAST(timestamp AT TIME ZONE 'UTC' AS DATE)
     """
 
     type = CalendarDate()
@@ -575,7 +575,9 @@ def _utc_date(element: utc_date, compiler: Any, **kw: Any) -> str:
 
 @compiles(utc_date, "sqlite")
 def _utc_date_sqlite(element: utc_date, compiler: Any, **kw: Any) -> str:
-    return f"date({compiler.process(element.clauses, **kw)})"
+    column = compiler.process(element.clauses, **kw)
+    # It rounds to milliseconds: of the last half of one before the year 10000 it knows no date.
+    return f"coalesce(date({column}), CASE WHEN {column} GLOB '9999-12-31 23:59:59.*' THEN '9999-12-31' END)"
 
 
 class utc_hour(FunctionElement[datetime]):  # noqa: N801 (it reads as a SQL function)
@@ -681,10 +683,8 @@ def _key_on_sqlite(column: str) -> str:
 
 
 def _is_plainly_canonical(column: str) -> str:
-    """Whether it is the canonical text of one of most instants: half of what it takes to be sure of the others.
-
-    Days up to the 28th exist in every month: what has one of them need not be asked of the calendar.
-    """
+    """True of the canonical text of most instants (years 1000 to 2999, days 1 to 28, which every month has): it takes
+    half the time of asking the calendar. False says nothing."""
     # The length in bytes, since GLOB and length() see no further than a NUL.
     return f"""typeof({column}) = 'text' AND ({column} GLOB '{_PLAIN}' AND length(CAST({column} AS BLOB)) = 19
         OR {column} GLOB '{_PLAIN}.{"[0-9]" * 6}' AND length(CAST({column} AS BLOB)) = 26

@@ -878,14 +878,14 @@ def test_the_clock_of_sqlite_writes_the_same_canonical_text(sqlite: sa.Connectio
 @given(value=folds | extremes)
 @example(datetime(2025, 10, 21, 23, 59, 59, 999999, tzinfo=UTC))
 @example(datetime(2025, 10, 21, 20, 0, tzinfo=timezone(timedelta(hours=-5))))
-@example(datetime.max.replace(microsecond=999000, tzinfo=UTC))
+@example(datetime.max.replace(tzinfo=UTC))
 @example(datetime.min.replace(tzinfo=UTC))
 def test_the_utc_date_of_an_instant_is_the_same_on_both_engines(
     engines: dict[str, sa.Connection], value: datetime
 ) -> None:
     expected = utc(value)
-    if expected is None or expected > datetime.max.replace(microsecond=999000, tzinfo=UTC):
-        return  # SQLite rounds to milliseconds: the last half of one before the year 10000 has no date there
+    if expected is None:
+        return
     for name, connection in engines.items():
         connection.execute(sa.insert(SAMPLE), {"number": 1, "instant": value})
         day = connection.scalar(sa.select(utc_date(SAMPLE.c.instant)))

@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, date, datetime
@@ -498,6 +499,39 @@ def test_the_buckets_of_a_roll_up_are_counted_anew_by_0006_and_as_they_were_by_i
             assert row[2:] == _counted(connection, row.rule_id)
     command.downgrade(config, "0005")
     assert _rolled_up(alembic_engine) == before
+
+
+@pytest.mark.postgres
+def test_a_roll_up_that_is_under_way_is_waited_for_before_its_buckets_are_counted_anew(postgres_database: str) -> None:
+    config = alembic_config(postgres_database)
+    command.upgrade(config, "0005")
+    engine = open_engine(parse_url(postgres_database), "migrate")
+    failed: list[BaseException] = []
+
+    def go_on() -> None:
+        try:
+            command.upgrade(config, "0006")
+        except BaseException as error:
+            failed.append(error)
+
+    with engine.connect() as rolling, engine.connect() as watching:
+        rolling.exec_driver_sql("LOCK TABLE enforcement_rolled_up IN EXCLUSIVE MODE")
+        rolling.execute(sa.insert(TIMES), list(_times_at_0005()))
+        rolling.exec_driver_sql(THEIR_BUCKETS)
+        upgrading = threading.Thread(target=go_on)
+        upgrading.start()
+        while not watching.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar():
+            watching.rollback()
+            assert not failed
+        rolling.commit()
+        upgrading.join()
+    assert failed == []
+    with engine.connect() as connection:
+        counted = sa.select(sa.func.sum(BUCKETS.c.enforcements), sa.func.sum(BUCKETS.c.total_ms))
+        times = sa.select(sa.func.sum(TIMES.c.enforcements), sa.func.sum(TIMES.c.enforcements * TIMES.c.ms))
+        assert connection.execute(counted).one() == connection.execute(times).one()
+        assert connection.scalar(sa.select(sa.func.count()).where(TIMES.c.bucket != bucket(TIMES.c.ms))) == 0
+    engine.dispose()
 
 
 def _times_at_0005() -> Iterator[dict[str, Any]]:

@@ -125,6 +125,13 @@ def test_rows_as_they_nearly_always_are_are_sent_as_they_stand(row: dict[str, An
     assert plain_log(EnforcementLog(**row)) == tuple(row.values())
 
 
+def test_values_stand_in_the_order_of_the_statement_that_a_server_gets() -> None:
+    log, lockout = EnforcementLog(**PLAIN), Lockout(is_locked=True, **LOCKED)
+    for lockouts, in_flight in (([], False), ([lockout], False), ([], True)):
+        [(_, values)] = Outcome(SERVER, log, lockouts, lambda: NOW, in_flight=in_flight).encoded()
+        assert type(values) is tuple, "which was put in order by name, and that takes time"
+
+
 @pytest.mark.parametrize("locked", [LOCKED, {name: LOCKED[name] for name in ("account_id", "reason", "rule_id")}])
 def test_lockouts_as_they_nearly_always_are_are_sent_as_they_stand(locked: dict[str, Any]) -> None:
     values = plain_lockout(SERVER, Lockout(is_locked=True, **locked), NOW)

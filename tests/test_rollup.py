@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,11 @@ from risk_store.aio import AsyncRiskStore
 from risk_store.columns import UtcInstant
 from risk_store.engines import open_engine, parse_url
 from risk_store.models import ROLLED_UP, ROLLUP
+from risk_store.models.rollup import BUCKETS, TIMES
 from risk_store.repositories import Transaction
-from risk_store.statements import alert_counts, daily_trend, time_by_rule
+from risk_store.statements import alert_counts, daily_trend, filters, time_by_rule
+from risk_store.statements.analytics import daily_trend_of, time_by_rule_of
+from risk_store.statements.filters import HOUR, Filters
 from risk_store.statements.rollup import bucket
 from tests.conftest import ENGINES, url_on
 from tests.support.plugin import with_citus
@@ -31,6 +34,7 @@ LOG = EnforcementLog.__table__
 LIMITS = Thresholds(slow_threshold_ms=120, critical_threshold_ms=1500, timeout_ms=20_000)
 
 only_sqlite = pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+only_postgresql = pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
 
 Row = tuple[datetime | None, str, bool, int | None]
 
@@ -262,6 +266,67 @@ async def test_the_asynchronous_store_rolls_up_and_prunes_as_well(store_url: str
             await tx.run(lambda plain: plain.enforcements.add_many([a_log(1, NOW - 9 * DAY), a_log(2)]))
         assert await store.roll_up() == 2
         assert await store.prune(NOW - DAY) == 1
+
+
+def test_two_reports_of_a_callers_own_are_one_statement_with_the_values_of_each(session: Session) -> None:
+    Transaction(session).enforcements.add_many(a_log(ms, NOW, rule) for rule in ("R-1", "R-2") for ms in (5, 7))
+    reports: list[Callable[[str], sa.Select[Any]]] = [
+        lambda rule: time_by_rule(rule_id=rule),
+        lambda rule: time_by_rule(rule_id=rule, since=NOW - DAY),
+        lambda rule: alert_counts(rule_id=rule),
+    ]
+    for report in reports:
+        of_each = [sa.select(report(rule).subquery()) for rule in ("R-1", "R-2")]
+        assert sorted(row.rule_id for row in session.execute(sa.union_all(*of_each))) == ["R-1", "R-2"]
+    of_all, of_failures_too = (sa.select(time_by_rule(outcome).subquery()) for outcome in ("success", "all"))  # type: ignore[arg-type]
+    assert len(session.execute(sa.union_all(of_all, of_failures_too)).all()) == 4
+    days = [sa.select(daily_trend(2, NOW, rule_id=rule).subquery()) for rule in ("R-1", "R-2", "R-3")]
+    assert [row.enforcement_count for row in session.execute(sa.union_all(*days))] == [2, 2]
+
+
+def test_a_report_by_days_refuses_filters_by_hours() -> None:
+    with pytest.raises(InvalidValue, match="step"):
+        time_by_rule_of(Filters(since=NOW - DAY).by(HOUR))
+    with pytest.raises(InvalidValue, match="step"):
+        daily_trend_of(Filters(since=NOW - DAY).by(filters.DAY))
+
+
+def test_an_enforcement_in_the_last_instant_of_the_calendar_is_rolled_up(store_url: str) -> None:
+    last = datetime.max.replace(tzinfo=UTC)
+    with RiskStore(store_url, clock=lambda: last) as store:
+        with store.begin() as tx:
+            tx.enforcements.add(a_log(5, last))
+        assert store.roll_up() == 1
+        with store.read() as tx:
+            assert [tuple(row) for row in tx.enforcements.daily_trend(1)] == [(last.date(), 5.0, 1)]
+
+
+@only_postgresql
+def test_a_report_looks_up_the_times_it_needs_in_a_log_of_any_length(store_url: str) -> None:
+    """PostgreSQL judges by what it expects of a log of ten million rows: it is told of as many."""
+    with RiskStore(store_url) as store, store.begin() as tx:
+        connection = tx.session.connection()
+        rows = [(f"R-{rule}", ms) for rule in range(12) for ms in range(1700)]
+        counted = {"succeeded": True, "pruned": False, "enforcements": 400}
+        connection.execute(
+            sa.insert(TIMES), [{"rule_id": r, "bucket": ms - ms % 16, "ms": ms, **counted} for r, ms in rows]
+        )
+        buckets = sorted({(r, ms - ms % 16) for r, ms in rows})
+        connection.execute(
+            sa.insert(BUCKETS), [{"rule_id": r, "bucket": ms, "total_ms": ms * 400, **counted} for r, ms in buckets]
+        )
+        tx.enforcements.add(a_log(5))
+        connection.execute(sa.insert(ROLLED_UP), {"first_id": 1, "last_id": 10_000_000})
+        for table in (TIMES, BUCKETS, LOG, ROLLED_UP):
+            connection.exec_driver_sql(f"ANALYZE {table.name}")
+        connection.exec_driver_sql(
+            "UPDATE pg_class SET reltuples = 1e7, relpages = 1 WHERE oid = 'enforcement_log'::regclass"
+        )
+        compiled = time_by_rule().compile(connection, compile_kwargs={"literal_binds": True})
+        plan = str(connection.exec_driver_sql(f"EXPLAIN {compiled}".replace("%%", "%").replace("%", "%%")).all())
+        tx.session.rollback()
+    assert "pk_enforcement_times" in plan
+    assert "Seq Scan on enforcement_times" not in plan
 
 
 def test_pruned_days_cannot_be_asked_for_by_account() -> None:

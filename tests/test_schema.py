@@ -203,6 +203,13 @@ FINDINGS: dict[str, Found] = {
         sql=f"{IN_FLIGHT_ONLY}; DELETE FROM {VERSION_TABLE}",
         revision="0001",
     ),
+    "v1 with a table that only a later revision had": Found(
+        SchemaState.FOREIGN,
+        ("enforcement_buckets", "v1 had not"),
+        make=_frozen("v1", "CREATE TABLE enforcement_buckets (account_id INTEGER)"),
+        sql=f"CREATE TABLE enforcement_buckets (account_id INTEGER); DELETE FROM {VERSION_TABLE}",
+        revision="0001",
+    ),
     "not a database": Found(
         SchemaState.FOREIGN, ("not an SQLite database",), make=lambda file: file.write_bytes(b"PK\3\4 a zip file" * 99)
     ),
@@ -228,6 +235,13 @@ FINDINGS: dict[str, Found] = {
         make=_frozen("0003", LOST_TABLE),
         sql=LOST_TABLE,
         revision="0003",
+    ),
+    "0005 with a table missing that head has no more": Found(
+        SchemaState.DRIFTED,
+        ("revision 0005", "missing enforcement_buckets"),
+        make=_frozen("0005", "DROP TABLE enforcement_buckets"),
+        sql="DROP TABLE enforcement_buckets",
+        revision="0005",
     ),
     "0003 with a column of 0003 missing": Found(
         SchemaState.DRIFTED,

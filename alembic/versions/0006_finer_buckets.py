@@ -4,8 +4,9 @@ And on PostgreSQL, room in the pages of what is counted up again and again: with
 130,000 dead rows among 22,000 times, in three times the pages.
 
 Kind: schema and data
-A v1 daemon may go on: yes, no table of v1 is touched. A program of revision 0005 has to be started anew: it does not
-find enforcement_buckets any more. (By its old name it would go on counting in the old buckets, and no one would know.)
+A v1 daemon may go on: yes, no table of v1 is touched. A program of revision 0005 needs this release: it does not find
+enforcement_buckets any more, and fails to roll up, to prune and to report by rule. (By its old name it would go on
+counting in the old buckets, and no one would know.)
 Cost: the times of the roll-up, some ten thousand rows whatever the log's length, are written once: 0.3 s for 22,000.
 
 Revision: 0006
@@ -36,14 +37,21 @@ ROOM = {"fillfactor": 50}
 
 def upgrade() -> None:
     if context.get_context().dialect.name == "postgresql":
+        _wait_for_a_roll_up()
         op.execute("ALTER TABLE enforcement_times SET (fillfactor = 50)")  # before its rows are written anew
     _count_anew(FINE, "enforcement_buckets", "enforcement_time_buckets", ROOM)
 
 
 def downgrade() -> None:
     if context.get_context().dialect.name == "postgresql":
+        _wait_for_a_roll_up()
         op.execute("ALTER TABLE enforcement_times RESET (fillfactor)")
     _count_anew(COARSE, "enforcement_time_buckets", "enforcement_buckets", {})
+
+
+def _wait_for_a_roll_up() -> None:
+    # By the lock that it takes itself. What one has counted and not committed would not be counted anew here.
+    op.execute("LOCK TABLE enforcement_rolled_up IN EXCLUSIVE MODE")
 
 
 def _count_anew(steps: Steps, old: str, new: str, options: Mapping[str, int]) -> None:

@@ -37,13 +37,14 @@ __all__ = ["Intent", "Outcome", "write_apart", "write_together"]
 _RECORD, _RECORD_AND_LOCK = Prepared(statements.RECORD), Prepared(statements.RECORD_AND_LOCK)
 _ENDED, _START_AND_LOCK = Prepared(statements.RECORD_ENDED), Prepared(statements.START_AND_LOCK)
 _TOGETHER = Prepared(statements.RECORD_TOGETHER)
-# Parameters for columns, in the order in which the values come.
+# Parameters for columns, in the order in which the values come: the statement's, which then takes them as they are.
 _KEY = ("account_id", "enforcement_id")
 _SET = (*LOCKOUT_COLUMNS, "at")
 _OF_BEGUN = tuple(f"begun_{name}" for name in IN_FLIGHT_COLUMNS)
 _OF_LOG = tuple(f"log_{name}" for name in LOG_COLUMNS)
 _OF_LOCKOUT = (*(f"lockout_{name}" for name in LOCKOUT_COLUMNS), "at")
 _OF_BOTH = (*_OF_LOCKOUT, *_OF_LOG)
+_OF_ENDED = (_OF_LOG[0], _OF_LOG[-1], *_OF_LOG[1:-1])  # the key comes first
 
 Values = Sequence[Any]
 
@@ -171,8 +172,10 @@ class Outcome(_Job):
             statements = [*ended, *[(SET, _SET, lock) for lock in locks], (INSERT, LOG_COLUMNS, row)]
         elif locks:  # one at most
             statements = [(_RECORD_AND_LOCK, _OF_BOTH, (*locks[0], *row))]
+        elif in_flight:
+            statements = [(_ENDED, _OF_ENDED, (row[0], row[-1], *row[1:-1]))]
         else:
-            statements = [(_ENDED if in_flight else _RECORD, _OF_LOG, row)]
+            statements = [(_RECORD, _OF_LOG, row)]
         super().__init__(dialect, row[0], statements, locks=bool(locks), plain=plain is not None)
         self.log = log
         self.log_id: int | None = None

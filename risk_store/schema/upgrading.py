@@ -18,12 +18,12 @@ from sqlalchemy.engine import URL
 
 from risk_store.engines import database_file, open_engine, translated, url_of
 from risk_store.errors import RiskStoreError, SchemaMismatch
-from risk_store.models.rollup import BUCKETS
 from risk_store.schema.adoption import Adoption, Finding, FindingKind, LegacyChoices, OddValue
 from risk_store.schema.copies import Progress, check_sound, check_writable, remove_drafts, row_counts, verified_copy
 from risk_store.schema.verdict import (
     HEAD,
     REVISIONS,
+    TABLES_OF_OLD,
     VERSION_TABLE,
     SchemaState,
     SchemaStatus,
@@ -100,6 +100,9 @@ class UpgradeReport:
         """The report as lines for a person."""
         return "\n".join(self._lines())
 
+    def _after(self, table: str) -> str:
+        return f"{self.rows_after.get(table, 0):,}" if table not in TABLES_OF_OLD or self.dry_run else "taken away"
+
     def _lines(self) -> list[str]:
         database = self.before.database
         if not self.steps and not self.converted:
@@ -113,7 +116,7 @@ class UpgradeReport:
             width = max(map(len, self.rows_before))
             lines.append("rows before and after:")
             lines += [
-                f"  {table:<{width}}  {rows:>12,}  {self.rows_after.get(table, 0):>12,}"
+                f"  {table:<{width}}  {rows:>12,}  {self._after(table):>12}"
                 for table, rows in self.rows_before.items()
                 if table != VERSION_TABLE
             ]
@@ -294,9 +297,6 @@ def alembic_config(database: str | URL | sa.Engine) -> Config:
     return config
 
 
-_COUNTED_ANEW = {"enforcement_buckets", BUCKETS.name}  # by a revision, of the roll-up's times, which are kept
-
-
 @dataclass(kw_only=True)
 class Upgrade:
     """One upgrade as it runs: ``env.py`` calls :meth:`prepare`, runs the revisions, and calls :meth:`complete`."""
@@ -328,8 +328,7 @@ class Upgrade:
         if self.backup and (file := database_file(self.url)) is not None:
             remove_drafts(file)  # of copies that were killed: under this lock nobody else is making one
             self._backup = verified_copy(file, self._before.found or "v1", self.progress)
-        rows = row_counts(connection)
-        self._rows = {table: number for table, number in rows.items() if table not in _COUNTED_ANEW}
+        self._rows = row_counts(connection)
 
     def complete(self, connection: sa.Connection) -> None:
         """Makes the rows canonical and checks the whole, before it is committed.
@@ -347,7 +346,8 @@ class Upgrade:
         if self._rows and (file := database_file(self.url)) is not None:
             # Nobody else could write meanwhile. (On a server others go on until a revision locks their table.)
             # More rows are no loss: a trigger of the owner's may keep a history.
-            if lost := sorted(table for table, number in self._rows.items() if rows.get(table, 0) < number):
+            kept = self._rows.keys() - TABLES_OF_OLD  # what a revision has taken away it has counted anew elsewhere
+            if lost := sorted(table for table in kept if rows.get(table, 0) < self._rows[table]):
                 raise RiskStoreError(f"{file}: rows of {', '.join(lost)} were lost. Nothing was changed.")
             check_sound(connection, file)
         self.report = UpgradeReport(

@@ -21,6 +21,7 @@ from risk_store.models.rollup import BUCKETS, DAY_TIMES, HOURS, ROLLED_UP, TIMES
 __all__ = [
     "HEAD",
     "REVISIONS",
+    "TABLES_OF_OLD",
     "VERSION_TABLE",
     "SchemaState",
     "SchemaStatus",
@@ -171,7 +172,7 @@ def _judge_revision(inspector: sa.Inspector, tables: Set[str], url: URL, found: 
 
 
 def _judge_tables(inspector: sa.Inspector, tables: Set[str], url: URL) -> SchemaStatus:
-    ours = tables & Base.metadata.tables.keys()
+    ours = tables & _ever_ours()
     if not ours:
         # On a server other applications' tables are no obstacle; an SQLite file belongs to one program.
         if tables and url.get_backend_name() == "sqlite":
@@ -179,7 +180,7 @@ def _judge_tables(inspector: sa.Inspector, tables: Set[str], url: URL) -> Schema
         return SchemaStatus(state=SchemaState.EMPTY, database=display_url(url), found=None)
     if missing := _missing(inspector, tables, v1.COLUMNS):
         wrong = f"it has {_few(sorted(ours))} but no {VERSION_TABLE}, and is not v1: missing {_few(missing)}"
-    elif later := sorted({t for t in tables if t.lower() in Base.metadata.tables} - v1.COLUMNS.keys()):
+    elif later := sorted({t for t in tables if t.lower() in _ever_ours()} - v1.COLUMNS.keys()):
         wrong = f"it has {_few(later)}, which v1 had not, but no {VERSION_TABLE}"
     elif strange := _triggers_and_views(inspector):
         # They would run inside our statements, and v1 had none: whoever wrote them meant something by them.
@@ -193,6 +194,10 @@ def _judge_tables(inspector: sa.Inspector, tables: Set[str], url: URL) -> Schema
     return SchemaStatus(state=SchemaState.LEGACY_V1, database=display_url(url), found=None)
 
 
+def _ever_ours() -> set[str]:
+    return Base.metadata.tables.keys() | TABLES_OF_OLD
+
+
 _FIRST_OF_OURS = "0003"  # the first revision that added anything to v1, and that a release works with
 # What later ones have added: table → columns; a whole table is in one of its own.
 _ADDED_LATER = {"0004": {"positions": {"seen_at", "unconfirmed_since"}, "trade_history": {"trading_day"}}}
@@ -201,6 +206,12 @@ _TABLES_LATER = {
     "0005": {HOURS.name, DAY_TIMES.name, TIMES.name, ROLLED_UP.name, "enforcement_buckets"},
     "0006": {BUCKETS.name},
 }
+# What later ones have taken away: table → columns.
+_TAKEN_AWAY = {
+    "0006": {"enforcement_buckets": ("rule_id", "succeeded", "bucket", "pruned", "enforcements", "total_ms")},
+}
+TABLES_OF_OLD = {table for tables in _TAKEN_AWAY.values() for table in tables}
+"""Ours at some revision, and no more at head."""
 
 
 def _columns_at(revision: str | None) -> Mapping[str, Sequence[str]]:
@@ -208,14 +219,21 @@ def _columns_at(revision: str | None) -> Mapping[str, Sequence[str]]:
     if revision is None or revision < _FIRST_OF_OURS:
         return v1.COLUMNS
     later = [_ADDED_LATER.get(other, {}) for other in REVISIONS if other > revision]
-    return {
+    to_come = _tables_after(revision)
+    old = {
+        table: columns
+        for other, tables in _TAKEN_AWAY.items()
+        for table, columns in tables.items()
+        if other > revision and table not in to_come
+    }
+    return old | {
         table.name: [
             str(column.name)
             for column in table.columns
             if not any(column.name in new.get(table.name, ()) for new in later)
         ]
         for table in Base.metadata.tables.values()
-        if table.name not in _tables_after(revision)
+        if table.name not in to_come
     }
 
 

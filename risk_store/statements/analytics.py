@@ -26,8 +26,8 @@ from risk_store.models.base import utc_now
 from risk_store.models.enforcement import SLOW_INDEX_ABOVE_MS
 from risk_store.models.rollup import BUCKETS, TIMES
 from risk_store.statements import arguments
-from risk_store.statements.conditions import LOG, TIMED, log_filters
-from risk_store.statements.filters import DAY, HOUR, Asked, Filters, Outcome
+from risk_store.statements.conditions import LOG, TIMED, log_filters, opaque
+from risk_store.statements.filters import DAY, HOUR, Asked, Filters, Outcome, built
 from risk_store.statements.rollup import bucket, not_rolled_up_times, of_not_rolled_up, times_of, trend_of
 
 __all__ = [
@@ -82,11 +82,11 @@ def time_by_rule(
     >>> print(time_by_rule().subquery().c.p99_time_ms.type)
     BIGINT
     """
-    return time_by_rule_of(Filters(account_id, rule_id, since, until, outcome, include_pruned).by(DAY))
+    return built(time_by_rule_of, Filters(account_id, rule_id, since, until, outcome, include_pruned).by(DAY))
 
 
 def time_by_rule_of(asked: Asked) -> sa.Select[str, float, int, int, int, int, int, int]:
-    """The same of filters by days."""
+    """:func:`time_by_rule` of filters for counts by days."""
     by_buckets = "account_id" not in asked.shape.names and not asked.shape.has_window
     ranked = _ranked_by_bucket(asked) if by_buckets else _ranked(asked)
     of_rule = ranked.c
@@ -145,7 +145,7 @@ def _ranked_by_bucket(asked: Asked) -> sa.Subquery:
     """
     found = not_rolled_up_times(asked).subquery("found").c
     n = sa.cast(found.n, sa.Double).label("n")
-    rest = sa.select(found.rule_id, bucket(found.ms).label("bucket"), found.ms, n).cte("rest")
+    rest = sa.select(found.rule_id, bucket(found.ms).label("bucket"), found.ms, n).cte()
     pieces = sa.union_all(
         sa.select(
             BUCKETS.c.rule_id,
@@ -192,7 +192,8 @@ def _ranked_by_bucket(asked: Asked) -> sa.Subquery:
             upto.n_of_rule,
             upto.ms_of_rule,
         )
-        .where(sa.or_(upto.rank == upto.n, upto.rank == upto.n_of_rule, *here))  # the least, the most, and those
+        # The least, the most, and those: five of a rule. PostgreSQL would expect so many that it hashes all the times.
+        .where(opaque(sa.or_(upto.rank == upto.n, upto.rank == upto.n_of_rule, *here)))
         .cte()
     )
     held = sa.and_(TIMES.c.rule_id == wanted.c.rule_id, TIMES.c.bucket == wanted.c.bucket)
@@ -270,7 +271,7 @@ def daily_trend(
     Columns: date, avg_time_ms, enforcement_count. The oldest day is not whole unless `now` is a midnight.
     """
     filters = filters_of_trend(days, now, account_id, rule_id, since, until, include_pruned=include_pruned)
-    return daily_trend_of(filters.by(HOUR))
+    return built(daily_trend_of, filters.by(HOUR))
 
 
 def filters_of_trend(
@@ -297,7 +298,7 @@ def filters_of_trend(
 
 
 def daily_trend_of(asked: Asked) -> sa.Select[date, float, int]:
-    """The same of filters by hours."""
+    """:func:`daily_trend` of filters for counts by hours."""
     found = trend_of(asked).subquery("found").c
     count = sa.cast(sa.func.sum(found.n), sa.BigInteger)
     return (
@@ -326,11 +327,11 @@ def alert_counts(
     for every rule that has a timed enforcement, also where nothing was slow.
     """
     filters = Filters(account_id, rule_id, since, until, "all", include_pruned)
-    return alert_counts_of(filters.by(DAY), thresholds or Thresholds())
+    return built(alert_counts_of, filters.by(DAY), thresholds or Thresholds())
 
 
 def alert_counts_of(asked: Asked, limits: Thresholds) -> sa.Select[str, int, int, int]:
-    """The same of filters by days."""
+    """:func:`alert_counts` of filters for counts by days."""
     found = times_of(asked).subquery("found").c
 
     def count(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:

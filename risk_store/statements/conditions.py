@@ -14,13 +14,23 @@ from risk_store.columns import INT64_MAX, INT64_MIN, within
 from risk_store.models import EnforcementLog
 from risk_store.statements import arguments
 
-__all__ = ["LOG", "OUTCOMES", "TIMED", "log_filters"]
+__all__ = ["LOG", "OUTCOMES", "TIMED", "log_filters", "opaque"]
 
 LOG = EnforcementLog.__table__.c
 # A number of 64 bits: a text, a blob or an infinity, which SQLite may hold in its place, compares greater.
 TIMED = LOG.execution_time_ms.between(sa.literal_column(str(INT64_MIN)), sa.literal_column(str(INT64_MAX)))
 
 OUTCOMES = {"success": (TIMED, LOG.success == sa.true()), "all": (TIMED,)}
+
+
+def opaque(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """The condition in a form that a planner does not look into: it offers no index, and few rows are expected.
+
+    >>> print(opaque(sa.column("n") > sa.column("m")))
+    CASE WHEN (n > m) THEN 1 ELSE 0 END = 1
+    """
+    yes: sa.ColumnElement[int] = sa.literal_column("1")
+    return sa.case((condition, yes), else_=sa.literal_column("0")) == yes
 
 
 def log_filters(

@@ -22,7 +22,7 @@ from risk_store.models.rollup import DAY_TIMES
 from risk_store.statements import arguments
 from risk_store.statements.conditions import LOG, OUTCOMES
 
-__all__ = ["DAY", "HOUR", "Asked", "Filters", "Outcome", "Shape", "floor", "kept"]
+__all__ = ["DAY", "HOUR", "Asked", "Filters", "Outcome", "Shape", "built", "floor", "kept"]
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -65,7 +65,7 @@ class Filters:
             )
 
     def by(self, step: timedelta) -> Asked:
-        """The same of a roll-up by hours or days, with values in the statement.
+        """These filters for counts by hours or by days, with their values (`step`: HOUR or DAY).
 
         >>> week = Filters(since=datetime(2025, 10, 14, 17, 20, tzinfo=UTC)).by(HOUR)
         >>> str(week.values["begin"]), week.shape.edges
@@ -98,7 +98,7 @@ class Filters:
             if until != end:
                 edges.append("until")
         given = {name: value for name, value in values.items() if value is not None}
-        shape = Shape(frozenset(given), self.outcome, self.include_pruned, has_whole, frozenset(edges))
+        shape = Shape(step, frozenset(given), self.outcome, self.include_pruned, has_whole, frozenset(edges))
         return Asked(shape, given)
 
 
@@ -106,6 +106,7 @@ class Filters:
 class Shape:
     """Which filters a report has, whatever their values: reports of one shape are one statement."""
 
+    step: timedelta
     names: frozenset[str]
     outcome: Outcome
     include_pruned: bool
@@ -126,6 +127,11 @@ class Asked:
 
     shape: Shape
     values: Mapping[str, Any]
+
+    def check_step(self, step: timedelta) -> None:
+        """Raises InvalidValue for filters by another step than that of the counts to be read."""
+        if self.shape.step != step:
+            raise InvalidValue("step", self.shape.step, f"{step}: by it the counts are kept")
 
     def of_log(self) -> Conditions:
         """The conditions on a row of the log."""
@@ -175,8 +181,16 @@ class Asked:
 
 
 def kept(build: Callable[..., Statement], asked: Asked, *more: Any) -> tuple[Statement, Mapping[str, Any]]:
-    """The statement that `build` makes of filters and whatever `more` it takes, with the values it is to be given."""
+    """The statement that `build` makes of filters and whatever `more` it takes, with the values it is to be given.
+
+    `build` is a function of a module and `more` can be hashed: the statement is kept for them.
+    """
     return _kept(build, asked.shape, *more), asked.values
+
+
+def built(build: Callable[..., Statement], asked: Asked, *more: Any) -> Statement:
+    """The same with the values in it, for a caller who makes more of it."""
+    return build(asked, *more) if asked.values else _kept(build, asked.shape, *more)
 
 
 @lru_cache(maxsize=256)

@@ -24,8 +24,8 @@ from risk_store.columns import INT64_MAX, INT64_MIN, instant_of, is_no_canonical
 from risk_store.models import EnforcementLog
 from risk_store.models.rollup import BUCKETS, DAY_TIMES, HOURS, ROLLED_UP, TIMES
 from risk_store.statements import arguments
-from risk_store.statements.conditions import LOG
-from risk_store.statements.filters import DAY, Asked, floor
+from risk_store.statements.conditions import LOG, opaque
+from risk_store.statements.filters import DAY, HOUR, Asked, floor
 from risk_store.statements.ids import DISTRIBUTED
 
 __all__ = ["bucket", "end_of_days", "not_rolled_up_times", "of_not_rolled_up", "times_of", "trend_of"]
@@ -33,6 +33,7 @@ __all__ = ["bucket", "end_of_days", "not_rolled_up_times", "of_not_rolled_up", "
 Column = sa.ColumnElement[Any]
 LONGEST_MS = 2**31 - 1  # 24 days; what took longer stays in the log alone, and no sum of the roll-up can overflow
 
+# below how many milliseconds → how wide a bucket is
 _STEPS = ((512, 16), (1024, 32), (2048, 64), (4096, 128), (8192, 256), (2**14, 512), (2**18, 2**12))
 
 _MS = LOG.execution_time_ms
@@ -69,7 +70,7 @@ def is_rolled_up(id_: Column) -> Column:
     return sa.func.coalesce(nearest >= id_, sa.false())
 
 
-@cache  # a windowed report is put together at each call
+@cache  # a report of a caller's own is put together at each call
 def gaps() -> sa.Subquery:
     """Ranges of ids between those that the roll-up holds; columns first_id and last_id, both in it."""
     first, last = _RANGE.last_id + _number(1), sa.func.lead(_RANGE.first_id).over(order_by=_RANGE.first_id) - _number(1)
@@ -91,9 +92,8 @@ def of_not_rolled_up(
     Grouped `by` some of them, each of the three by itself: a distributed PostgreSQL counts them where the rows are.
     """
     between = gaps()
-    # There are few such rows, and only the key leads to them. Inside a CASE no condition offers a planner another
-    # index, by which it would read the whole of a rule or of a window.
-    asked = [sa.case((sa.and_(*where), _number(1)), else_=_number(0)) == _number(1)] if where else []
+    # There are few such rows, and only the key leads to them: by another index the whole of a rule or a window is read.
+    asked = [opaque(sa.and_(*where))] if where else []
     rows = sa.select(*columns).where(*asked).group_by(*by)
     return sa.union_all(
         rows.where(_BEFORE_IT),
@@ -323,6 +323,7 @@ FORGET_EMPTY = [
 
 def times_of(asked: Asked) -> Any:
     """How often each time occurred: rule_id, ms and n, a time of a rule perhaps more than once. Asked for by days."""
+    asked.check_step(DAY)
     if "account_id" in asked.shape.names or not asked.shape.has_whole:
         return _counted(asked.of_log())
     table = DAY_TIMES if asked.shape.has_window else TIMES
@@ -346,7 +347,9 @@ def not_rolled_up_times(asked: Asked, but: Sequence[sa.ColumnElement[bool]] = ()
 def trend_of(asked: Asked) -> Any:
     """How many enforcements began on each UTC day and how long they took: date, n and total (milliseconds, float).
 
-    Asked for by hours."""
+    Asked for by hours.
+    """
+    asked.check_step(HOUR)
     day = utc_date(instant_of(LOG.timestamp)).label("date")
     sums = (sa.func.count().label("n"), sa.func.sum(sa.cast(_MS, sa.Double)).label("total"))
     if "account_id" in asked.shape.names or not asked.shape.has_whole:
