@@ -101,7 +101,7 @@ class UpgradeReport:
         return "\n".join(self._lines())
 
     def _after(self, table: str) -> str:
-        return f"{self.rows_after.get(table, 0):,}" if table not in TABLES_OF_OLD or self.dry_run else "taken away"
+        return f"{self.rows_after.get(table, 0):,}" if table not in TABLES_OF_OLD or self.dry_run else "replaced"
 
     def _lines(self) -> list[str]:
         database = self.before.database
