@@ -19,6 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from risk_store import statements
 from risk_store.models import Base
+from risk_store.schema.verdict import TABLES_OF_OLD
 from risk_store.sharding import SHARD_COLUMN, Placement, placement_of, widened_keys
 from risk_store.statements.ids import DISTRIBUTED
 
@@ -249,7 +250,8 @@ def _of_key(name: str, columns: Sequence[str | None], table: str) -> Iterator[tu
     placed = Base.metadata.tables.get(table)
     if placed is not None and placement_of(placed) is not Placement.SHARDED:
         return
-    if table.endswith("_version") or SHARD_COLUMN in columns or name in WIDENED:
+    # Of the tables that later revisions have taken away all were the coordinator's.
+    if table.endswith("_version") or table in TABLES_OF_OLD or SHARD_COLUMN in columns or name in WIDENED:
         return
     yield NO_KEY, name
 
