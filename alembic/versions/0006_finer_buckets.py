@@ -1,4 +1,4 @@
-"""The buckets of the roll-up are finer above half a second: a percentile is looked for among a third of the times.
+"""The buckets of the roll-up are finer above half a second: percentiles are looked for among less than half the times.
 
 And on PostgreSQL, room in the pages of what is counted up again and again: without it a roll-up of a million rows left
 130,000 dead rows among 22,000 times, in three times the pages.
@@ -30,7 +30,6 @@ Steps = Sequence[tuple[int, int]]  # below how many ms → how wide a bucket is
 COARSE: Steps = [(2**10, 2**4), (2**14, 2**8), (2**18, 2**12)]
 FINE: Steps = [(512, 16), (1024, 32), (2048, 64), (4096, 128), (8192, 256), (2**14, 512), (2**18, 2**12)]
 WIDEST = 2**16
-
 
 ROOM = {"fillfactor": 50}
 
