@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from benchmarks.contest import Contender, contest
+from benchmarks.contest import Contender, Outcome, contest
 from benchmarks.ours import Ours
 from benchmarks.places import Ground, Place, settle
 from benchmarks.plain import Plain
@@ -16,9 +16,9 @@ from benchmarks.sizes import Size
 from benchmarks.values import Event, events
 from benchmarks.way import Way, durability
 
-__all__ = ["W1", "entered", "same_enforcements"]
+__all__ = ["W1", "W1_PEERS", "entered", "same_enforcements"]
 
-W1 = "W1"
+W1, W1_PEERS = "W1", "W1, beside other libraries"
 FLOOR = "plain driver, BEGIN … COMMIT"
 ENFORCE = "store.enforce, an empty block"
 RECORD = "store.record(log, lockout)"
@@ -58,10 +58,16 @@ def same_enforcements(place: Place, floor: Place, without: Iterable[str] = ()) -
 
 
 def run(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Place], Way]]) -> None:
-    count = size.events if ground.is_sqlite else size.server_events
-    batches = [events(number * count, count) for number in range(size.rounds + 1)]
-    with entered(ground, [Plain, Plain, Plain, Ours, Ours, Ours, *peers.values()]) as ways:
-        plain, in_two, in_one, record, begin, enforce, *others = ways
+    """In two contests: a turn of the peers takes as long as ten of the floor and of the store, and the machine's speed
+    changes meanwhile. So these two have many short rounds of their own."""
+    _beside_the_floor(ground, size, book)
+    if peers:
+        _beside_peers(ground, size, book, peers)
+
+
+def _beside_the_floor(ground: Ground, size: Size, book: Book) -> None:
+    with entered(ground, [Plain, Plain, Plain, Ours, Ours, Ours]) as ways:
+        plain, in_two, in_one, record, begin, enforce = ways
         entries = [Entry(FLOOR, plain, plain.record)]
         if isinstance(in_two, Plain):
             entries.append(Entry("plain driver, intent and outcome", in_two, in_two.enforce))
@@ -73,13 +79,26 @@ def run(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Pl
                 Entry("store.begin(): lockouts.set, enforcements.add", begin, begin.begin_add),
                 Entry(ENFORCE, enforce, enforce.enforce, OWN),
             ]
-        entries += [Entry(name, way, way.record) for name, way in zip(peers, others, strict=True)]
-        outcome = contest([_contender(entry, plain, batches) for entry in entries], size.rounds)
-    book.refuse(W1, ground.label, outcome)
-    book.add(W1, ground.label, outcome, "µs", lambda seconds: seconds / count * 1e6)
+        outcome = _contest(W1, ground, size, book, entries, size.event_rounds)
     limit = 0.7 if not ground.is_sqlite else 1.3 if ground.label.endswith("FULL") else 1.7
     book.floor_ratio(W1, ground.label, outcome, RECORD, limit)
-    book.best_peer(W1, ground.label, outcome, RECORD, list(peers), 1.7)
+
+
+def _beside_peers(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Place], Way]]) -> None:
+    names = (FLOOR, RECORD, *peers)
+    with entered(ground, [Plain, Ours, *peers.values()]) as ways:
+        entries = [Entry(name, way, way.record) for name, way in zip(names, ways, strict=True)]
+        outcome = _contest(W1_PEERS, ground, size, book, entries, size.peer_rounds)
+    book.best_peer(W1_PEERS, ground.label, outcome, RECORD, list(peers), 1.7)
+
+
+def _contest(work: str, ground: Ground, size: Size, book: Book, entries: list[Entry], rounds: int) -> Outcome:
+    count = size.events if ground.is_sqlite else size.server_events
+    batches = [events(number * count, count) for number in range(rounds + 1)]
+    outcome = contest([_contender(entry, entries[0].way, batches) for entry in entries], rounds)
+    book.refuse(work, ground.label, outcome)
+    book.add(work, ground.label, outcome, "µs", lambda seconds: seconds / count * 1e6)
+    return outcome
 
 
 def _contender(entry: Entry, floor: Way, batches: list[list[Event]]) -> Contender:

@@ -12,6 +12,10 @@ class Size:
     """Counts are of events or rows in one turn of one contender; there are `rounds` turns after one that warms up."""
 
     rounds: int
+    event_rounds: int
+    """W1: of the plain driver and the store."""
+    peer_rounds: int
+    """W1: beside the peers."""
     events: int
     """W1: enforcements, one transaction each."""
     server_events: int
@@ -45,17 +49,17 @@ class Size:
 # SQLite brings its write-ahead log into the file about every thousand pages, in some commit or other: every 105 of W1's
 # or every 335 of W3's. Turns are as long as a few of those and a bit, so that each pays for as many.
 TINY = Size(
-    rounds=2, events=20, server_events=20, threads=4, seconds=0.05, thread_rounds=1, all_peers=True, bulk=50,
-    bulk_rounds=1, peer_bulk=20, orders=20, batch=20, stops=20, others=20, prices=2, log_rows=(2_000, 5_000),
-    report_rounds=1, working=20, watched_events=20,
+    rounds=2, event_rounds=2, peer_rounds=2, events=20, server_events=20, threads=4, seconds=0.05, thread_rounds=1,
+    all_peers=True, bulk=50, bulk_rounds=1, peer_bulk=20, orders=20, batch=20, stops=20, others=20, prices=2,
+    log_rows=(2_000, 5_000), report_rounds=1, working=20, watched_events=20,
 )  # fmt: skip
 QUICK = Size(
-    rounds=5, events=220, server_events=100, threads=32, seconds=0.5, thread_rounds=3, all_peers=False, bulk=15_000,
-    bulk_rounds=3, peer_bulk=1_000, orders=350, batch=500, stops=1_000, others=9_000, prices=5,
-    log_rows=(40_000, 160_000), report_rounds=3, working=10_000, watched_events=450,
+    rounds=5, event_rounds=15, peer_rounds=3, events=220, server_events=100, threads=32, seconds=0.5, thread_rounds=3,
+    all_peers=False, bulk=15_000, bulk_rounds=3, peer_bulk=1_000, orders=350, batch=500, stops=1_000, others=9_000,
+    prices=5, log_rows=(40_000, 160_000), report_rounds=3, working=10_000, watched_events=450,
 )  # fmt: skip
 FULL = Size(
-    rounds=15, events=430, server_events=300, threads=32, seconds=1.0, thread_rounds=5, all_peers=True,
-    bulk=1_000_000, bulk_rounds=3, peer_bulk=60_000, orders=700, batch=500, stops=1_000, others=9_000, prices=5,
-    log_rows=(1_000_000, 10_000_000), report_rounds=3, working=10_000, watched_events=3_000,
+    rounds=15, event_rounds=31, peer_rounds=9, events=430, server_events=300, threads=32, seconds=1.0, thread_rounds=5,
+    all_peers=True, bulk=1_000_000, bulk_rounds=3, peer_bulk=60_000, orders=700, batch=500, stops=1_000, others=9_000,
+    prices=5, log_rows=(1_000_000, 10_000_000), report_rounds=3, working=10_000, watched_events=3_000,
 )  # fmt: skip

@@ -177,7 +177,7 @@ def test_the_command_fails_when_somebody_was_refused(
 ) -> None:
     monkeypatch.setattr(command, "peers", lambda _missing: {"planted": Hurried})
     assert command.main(["--tiny", "--no-postgresql", "--only", "w1", "--out", str(tmp_path)]) == 1
-    assert "Refused: planted (W1, SQLite, FULL): row 1 is " in capsys.readouterr().out
+    assert "Refused: planted (W1, beside other libraries, SQLite, FULL): row 1 is " in capsys.readouterr().out
 
 
 def test_a_work_that_there_is_not_is_told(capsys: pytest.CaptureFixture[str]) -> None:
