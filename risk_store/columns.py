@@ -631,7 +631,6 @@ def _rounded_money_sqlite(element: rounded_money, compiler: Any, **kw: Any) -> s
 # Shapes of text, for SQLite's GLOB.
 DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
 CANONICAL = DAY + " [0-9][0-9]:[0-9][0-9]:[0-9][0-9]"
-CANONICAL_WITH_FRACTION = CANONICAL + "." + "[0-9]" * 6
 
 
 _CANONICAL_LENGTHS = {19, 26}
@@ -685,12 +684,17 @@ def _key_on_sqlite(column: str) -> str:
 def _is_plainly_canonical(column: str) -> str:
     """True of the canonical text of most instants (years 1000 to 2999, days 1 to 28, which every month has): it takes
     half the time of asking the calendar. False says nothing."""
-    # The length in bytes, since GLOB and length() see no further than a NUL.
-    return f"""typeof({column}) = 'text' AND ({column} GLOB '{_PLAIN}' AND length(CAST({column} AS BLOB)) = 19
-        OR {column} GLOB '{_PLAIN}.{"[0-9]" * 6}' AND length(CAST({column} AS BLOB)) = 26
-            AND substr({column}, 21) <> '000000')
+    return f"""{_has_form(column, _PLAIN)}
         AND substr({column}, 6, 2) BETWEEN '01' AND '12' AND substr({column}, 9, 2) BETWEEN '01' AND '28'
         AND substr({column}, 12, 2) < '24'"""
+
+
+def _has_form(column: str, second: str) -> str:
+    """Whether it is text of a second in that form, with or without a fraction that says something."""
+    # The length in bytes, since GLOB and length() see no further than a NUL.
+    return f"""typeof({column}) = 'text' AND ({column} GLOB '{second}' AND length(CAST({column} AS BLOB)) = 19
+        OR {column} GLOB '{second}.{"[0-9]" * 6}' AND length(CAST({column} AS BLOB)) = 26
+            AND substr({column}, 21) <> '000000')"""
 
 
 _PLAIN = "[12][0-9][0-9][0-9]-[01][0-9]-[012][0-9] [012][0-9]:[0-5][0-9]:[0-5][0-9]"
@@ -715,10 +719,7 @@ def _is_no_canonical_instant(element: is_no_canonical_instant, compiler: Any, **
     second = f"substr({column}, 1, 19)"
     # CASE, since SQLite evaluates both sides of an AND whose value is asked for.
     return f"""(CASE WHEN {_is_plainly_canonical(column)} THEN 0
-        ELSE {column} IS NOT NULL AND NOT (typeof({column}) = 'text' AND (
-        {column} GLOB '{CANONICAL}' AND length(CAST({column} AS BLOB)) = 19
-        OR {column} GLOB '{CANONICAL_WITH_FRACTION}' AND length(CAST({column} AS BLOB)) = 26
-            AND substr({column}, 21) <> '000000')
+        ELSE {column} IS NOT NULL AND NOT ({_has_form(column, CANONICAL)}
         AND substr({column}, 1, 4) <> '0000' AND coalesce(datetime({second}, '+0 days') = {second}, 0)) END)"""
 
 

@@ -24,6 +24,7 @@ from risk_store.dashboard import tables, words
 from risk_store.dashboard.reader import Reader
 from risk_store.dashboard.view import View
 from risk_store.errors import InvalidValue
+from risk_store.schema import HEAD
 from tests.dashboard.conftest import Clock, client_of, trailing_stop
 
 Enforced = Callable[..., EnforcementLog]
@@ -396,7 +397,7 @@ def test_the_page_says_what_it_is_of(client: TestClient, reader: Reader) -> None
     page = client.get("/").text
     assert reader.name in page
     assert "read-only" in page
-    assert "schema 0006 (head)" in page or "(head)" in page
+    assert f"schema {HEAD} (head)" in page
     assert "as of 2026-11-24 11:37 UTC" in page
 
 
