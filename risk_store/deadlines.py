@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Self
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
@@ -66,11 +66,12 @@ class CutOff:
 
     >>> here, there = socket.socketpair()
     >>> cut = CutOff(here)
-    >>> with cut.at(time.monotonic() + 5):
-    ...     there.send(b"in time"), here.recv(7)
+    >>> cut.begin(time.monotonic() + 5)
+    >>> there.send(b"in time"), here.recv(7)
     (7, b'in time')
-    >>> with cut.at(time.monotonic() + 0.01):
-    ...     here.recv(7)
+    >>> cut.end()
+    >>> cut.begin(time.monotonic() + 0.01)
+    >>> here.recv(7)
     b''
     >>> cut.close(), here.close(), there.close()
     (None, None, None)
@@ -83,19 +84,16 @@ class CutOff:
         self._is_called = False
         self._is_closed = False
 
-    def at(self, deadline: float) -> Self:
-        """For a block that must have ended by `deadline`, or the connection is cut."""
+    def begin(self, deadline: float) -> None:
+        """Waits begin that must have come to their :meth:`end` by `deadline`, or the connection is cut."""
         with self._lock:
             self._deadline = deadline
             if not self._is_called:
                 self._is_called = True
                 WATCHDOG.call_at(deadline, self._look)
-        return self
 
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
+        """They have ended, all in time."""
         self._deadline = None
 
     def close(self) -> None:

@@ -445,6 +445,11 @@ class translated:  # noqa: N801 (a block, as contextlib's own are)
         return None
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if error is not None:
+            self.tell(error)
+
+    def tell(self, error: BaseException) -> None:
+        """Raises the store's own error instead of `error`, if there is one."""
         if not isinstance(error, (exc.DBAPIError, self._driver.Error)):
             return
         orig = error.orig if isinstance(error, exc.DBAPIError) else error

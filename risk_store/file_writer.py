@@ -6,6 +6,7 @@ Its twin for servers, with many connections, is :mod:`risk_store.recorders`.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from risk_store.deadlines import left_until
-from risk_store.engines import set_busy_timeout, set_wal, translated
+from risk_store.engines import set_wal, translated
 
 __all__ = ["FileWriter"]
 
@@ -33,6 +34,7 @@ class FileWriter:
         self._thread = thread
         self._connection: sa.Connection | None = None
         self._raw: Any = None  # the driver's own
+        self._busy_timeout_ms = -1  # how long SQLite waits on that connection
         self._cursor: Any = None  # for what returns no rows: one that was not read to its end would keep a snapshot
         self._wal_is_set = False
         self._is_closed = False
@@ -60,31 +62,32 @@ class FileWriter:
                 raise
             finally:
                 self._thread.writing = False
-            if self._is_closed or connection.get_execution_options():
-                self.drop()  # options that somebody set for his own transaction are not the next one's
+            # What somebody did to it in his own transaction is not the next one's.
+            if self._is_closed or connection.closed or connection.invalidated or connection.get_execution_options():
+                self.drop()
 
     def run(self, deadline: float, write: Callable[[Any], T]) -> T:
         """The same for a function that is given the cursor, and reads no rows: then it is committed.
 
         A block would take 5 µs more. Neither SQLAlchemy nor a caller's code comes near the connection meanwhile, so at
-        the end there are no options and no transaction to look for.
+        the end there is nothing to look for.
         """
-        with self._translated:
-            self._thread.writing = True
-            try:
-                self._ready(deadline)
-                cursor = self._cursor
-                cursor.execute("BEGIN IMMEDIATE")
-                result = write(cursor)
-                cursor.execute("COMMIT")
-            except BaseException:
-                self.drop()
-                raise
-            finally:
-                self._thread.writing = False
-            if self._is_closed:
-                self.drop()
-            return result
+        self._thread.writing = True
+        try:
+            self._ready(deadline)
+            cursor = self._cursor
+            cursor.execute("BEGIN IMMEDIATE")
+            result = write(cursor)
+            cursor.execute("COMMIT")
+        except BaseException as error:
+            self.drop()
+            self._translated.tell(error)
+            raise
+        finally:
+            self._thread.writing = False
+        if self._is_closed:
+            self.drop()
+        return result
 
     def keep_no_more(self) -> None:
         """The store is closed: whoever writes now closes the connection when done."""
@@ -106,12 +109,15 @@ class FileWriter:
         """The connection, which waits until `deadline` for a writer in another process."""
         if not self._wal_is_set:
             self._wal_is_set = set_wal(self._engine, left_until(deadline) / 2)
-        connection = self._connection
-        if connection is None or connection.closed or connection.invalidated or self._raw.in_transaction:
-            self.drop()  # Ctrl-C came between a transaction that failed and its end, or somebody invalidated it
-            self._connection = connection = self._engine.connect()
-            self._raw = connection.connection.dbapi_connection
+        if self._connection is None or self._raw.in_transaction:
+            self.drop()  # Ctrl-C came between a transaction that failed and its end
+            self._connection = self._engine.connect()
+            self._raw = self._connection.connection.dbapi_connection
             self._cursor = self._raw.cursor()
-            connection.detach()
-        set_busy_timeout(connection, left_until(deadline))
-        return connection
+            self._connection.detach()
+            self._busy_timeout_ms = -1
+        milliseconds = int((deadline - time.monotonic()) * 1000)
+        if not milliseconds * 0.99 <= self._busy_timeout_ms <= milliseconds:
+            self._cursor.execute(f"PRAGMA busy_timeout = {max(0, milliseconds)}").fetchall()
+            self._busy_timeout_ms = milliseconds
+        return self._connection

@@ -76,24 +76,25 @@ class Recorders:
 
         The driver's errors are the store's own then. (It is no block: that would cost each record 5 µs.)
         """
-        with self._translated:
-            recorder = None
-            try:
-                recorder = self._take() or self._open(deadline)
-                with recorder.cut.at(deadline):
-                    result = work(recorder)
-            except BaseException:
-                if recorder is not None:
-                    recorder.close()
-                raise
-            recorder.used = time.monotonic()
-            if len(self._kept) < self._most:
-                self._kept.append(recorder)
-            else:
+        recorder = None
+        try:
+            recorder = self._take() or self._open(deadline)
+            recorder.cut.begin(deadline)
+            result = work(recorder)
+            recorder.cut.end()
+        except BaseException as error:
+            if recorder is not None:
                 recorder.close()
-            if self._is_closed:
-                self.close()  # who closed the store meanwhile has not seen this one
-            return result
+            self._translated.tell(error)
+            raise
+        recorder.used = time.monotonic()
+        if len(self._kept) < self._most:
+            self._kept.append(recorder)
+        else:
+            recorder.close()
+        if self._is_closed:
+            self.close()  # who closed the store meanwhile has not seen this one
+        return result
 
     def close(self) -> None:
         """Closes all that nobody has at the moment; the others are closed when they come back."""

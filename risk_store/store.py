@@ -44,13 +44,12 @@ from risk_store.file_writer import FileWriter
 from risk_store.interrupted import Interrupted
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.models.base import utc_now
-from risk_store.recorders import Recorder, Recorders
-from risk_store.recording import Limits, Tried, lock_all, recording, run_steps, written_before
+from risk_store.recording import Limits, Tried, recording, run_steps
 from risk_store.repositories import Transaction
-from risk_store.repositories.outcomes import Intent, Outcome, write_apart, write_together
 from risk_store.repositories.rollup import RollUpRepository
+from risk_store.sending import Sender, ToFile, ToServer
 from risk_store.statements.rollup import end_of_days
-from risk_store.writers import AccountQueue, Place, WriterQueue
+from risk_store.writers import WriterQueue
 
 if TYPE_CHECKING:
     from risk_store.metrics import Metrics
@@ -60,12 +59,6 @@ __all__ = ["RiskStore"]
 SET_TIMEOUTS = sa.text(
     "SELECT set_config('lock_timeout', :milliseconds, true), set_config('statement_timeout', :milliseconds, true)"
 )
-
-
-# Records of other threads that one commit may carry: with 32 threads the 99th percentile of a record is that of two.
-MOST_TOGETHER = 64
-# Records that a server is asked to write at a time, each with those that waited meanwhile.
-RECORDED_AT_ONCE = 2
 
 # Rows of the log in one transaction of the roll-up's. An SQLite file has one writer: 2,000 rows keep it for some 20 ms.
 ROLLED_UP_AT_A_TIME = {True: 2_000, False: 20_000}
@@ -126,15 +119,13 @@ class RiskStore:
         self._in_memory = self._is_sqlite and database_file(self._url) is None
         self._readers = self._engine if self._in_memory else open_engine(self._url, "read", pool_size=pool_size)
         self._queue = WriterQueue()
-        self._records = AccountQueue(RECORDED_AT_ONCE)
         self._pool_size = pool_size
-        self._open_recorders()
-        self._sends_itself = (self._is_sqlite and not self._in_memory) or self._engine.driver == "psycopg"
         self._guard = threading.Lock()
         self._verdict: schema.SchemaStatus | None = None
         self._closed = False
         self._thread = threading.local()
         self._file = FileWriter(self._engine, self._url, self._thread)
+        self._sender = self._make_sender()
         _stores.add(self)
 
     @property
@@ -219,7 +210,7 @@ class RiskStore:
             lock_until=lock_until,
             exclusive=exclusive,
             write=self._write,
-            short_way=ShortWay(self._send_intent, self._send_ended) if self._sends_itself else None,
+            short_way=None if self._sender is None else ShortWay(self._send_beginning, self._send_end),
             context=self._context,
         )
 
@@ -233,10 +224,11 @@ class RiskStore:
             log.enforcement_id = uuid.uuid4().hex
         lockouts = [] if lockout is None else [lockout]
         tried = None
-        if self._sends_itself:
+        if self._sender is not None:
             deadline = time.monotonic() + self._context.limits.record_s
             try:
-                return self._send_record(log, lockouts, deadline)
+                self._check_sending(deadline)
+                return self._sender.record(log, lockouts, deadline, self._transaction)
             except BaseException as error:
                 tried = Tried(error, log, deadline)
         else:
@@ -320,8 +312,8 @@ class RiskStore:
         self._readers.dispose()
         with suppress(StoreBusy), self._queue.turn(timeout_s=0):  # else whoever is writing drops it
             self._file.drop()
-        self._recorders.close()
-        self._beginners.close()
+        if self._sender is not None:
+            self._sender.close()
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -375,151 +367,29 @@ class RiskStore:
             finally:
                 self._thread.writing = False
 
-    # Beginnings and ends of enforcements, without a transaction's repositories. What fails here is tried again in the
-    # general way, which first looks whether it was written after all.
+    def _make_sender(self) -> Sender | None:
+        """The short way for enforcements, where there is one."""
+        if self._engine.driver == "psycopg":
+            return ToServer(self._engine, self._url, self._context.limits, self._pool_size, self._clock)
+        if self._is_sqlite and not self._in_memory:
+            return ToFile(self._engine.dialect, self._queue, self._file, self._clock)
+        return None
 
-    def _send_record(self, log: EnforcementLog, lockouts: Sequence[Lockout], deadline: float) -> EnforcementLog:
-        outcome = Outcome(self._engine.dialect, log, lockouts, self._clock)
-
-        def again(tx: Transaction) -> None:
-            lock_all(tx, lockouts)
-            if not written_before(tx, log):
-                tx.enforcements.add(log)
-            outcome.log_id = log.id
-
+    def _send_beginning(self, in_flight: EnforcementInFlight, lockouts: Sequence[Lockout], deadline: float) -> None:
+        assert self._sender is not None
         self._check_sending(deadline)
-        self._send_in_turn(self._queue if self._is_sqlite else self._records, outcome, again, deadline)
-        return outcome.told()
+        self._sender.begin(in_flight, lockouts, deadline, self._transaction)
 
-    def _send_intent(self, in_flight: EnforcementInFlight, lockouts: Sequence[Lockout], deadline: float) -> None:
-        """The beginning of an enforcement. On a server not with others: it waits for nobody."""
-
-        def again(tx: Transaction) -> None:
-            lock_all(tx, lockouts)
-            tx.enforcements.start_again(in_flight)
-
+    def _send_end(self, latest: Callable[[], EnforcementLog], deadline: float) -> EnforcementLog:
+        assert self._sender is not None
         self._check_sending(deadline)
-        if self._is_sqlite:
-            intent = Intent(self._engine.dialect, in_flight, lockouts, self._clock)
-            self._send_in_turn(self._queue, intent, again, deadline)
-        else:
-
-            def begin(recorder: Recorder) -> None:
-                apart = not recorder.takes_others
-                Intent(recorder.dialect, in_flight, lockouts, self._clock, apart=apart).send(recorder.cursor)
-
-            self._beginners.run(deadline, begin)
-
-    def _send_ended(self, latest: Callable[[], EnforcementLog], deadline: float) -> EnforcementLog:
-        """The end of an enforcement that has begun. Not with others: its time runs until it is sent."""
-
-        def end(cursor: Any) -> Outcome:
-            outcome = Outcome(self._engine.dialect, latest(), [], self._clock, in_flight=True)
-            outcome.write(cursor)
-            return outcome
-
-        self._check_sending(deadline)
-        if self._is_sqlite:
-            with self._queue.turn(left_until(deadline)):
-                return self._file.run(deadline, end).told()
-        return self._recorders.run(deadline, lambda recorder: end(recorder.cursor)).told()
+        return self._sender.end(latest, deadline)
 
     def _check_sending(self, deadline: float) -> None:
         self._check_not_nested()
         if self._closed or self._verdict is None:
             with answered_by(deadline):
                 self._check_ready(left_until(deadline))
-
-    def _send_in_turn(
-        self,
-        queue: WriterQueue | AccountQueue,
-        job: Outcome | Intent,
-        again: Callable[[Transaction], None],
-        deadline: float,
-    ) -> None:
-        """Sends it when its turn comes, unless another thread has taken it along; `again` is the general way."""
-        place = Place(job)
-        try:
-            try:
-                self._enter(queue, place, deadline)
-                if not place.settled:
-                    self._write_in_turn(queue, place, again, deadline)
-                elif job.refused is not None:
-                    raise job.refused
-            finally:
-                queue.leave(place)
-        except BaseException:
-            queue.leave(place)  # again: Ctrl-C may have broken off the first call
-            raise
-
-    def _enter(self, queue: WriterQueue | AccountQueue, place: Place, deadline: float) -> None:
-        try:
-            queue.enter(place, left_until(deadline))
-        except StoreBusy:
-            place.job.encoded()  # what may not be written is refused as that, however long it has waited
-            raise
-
-    def _write_in_turn(
-        self, queue: WriterQueue | AccountQueue, place: Place, again: Callable[[Transaction], None], deadline: float
-    ) -> None:
-        """By a thread that may write: with what waits behind it, or by itself if such an attempt has failed."""
-        if not place.alone:
-            try:
-                (self._write_together if self._is_sqlite else self._send_together)(place, deadline)
-                return
-            except Exception:
-                if not place.taken:
-                    raise
-                # Whose row it was that failed does not matter: each goes by itself now, this one first, and in the
-                # general way, since nobody knows what a failed COMMIT did.
-                queue.go_alone(place)
-        with self._transaction(deadline) as tx:
-            again(tx)
-
-    def _write_together(self, place: Place, deadline: float) -> None:
-        """This thread's rows, and those of the threads that wait behind it, in one transaction: one fsync for all.
-
-        The others are taken along only when the file is ours, so that none waits longer than it would have; they know
-        of nothing until `place` is committed.
-        """
-        place.job.encoded()  # what is wrong with its own values must not cost the connection
-
-        def write(cursor: Any) -> None:
-            place.job.write(cursor)
-            for follower in self._queue.take(place, MOST_TOGETHER - 1):
-                if follower.job.is_ready():
-                    follower.job.write(cursor)
-
-        self._file.run(deadline, write)
-        place.committed = True
-
-    def _send_together(self, place: Place, deadline: float) -> None:
-        """The same on a server: one statement, which is a transaction of its own, on a connection kept for this.
-
-        Those who wait are taken along when the connection is there, as many as have come until then.
-        """
-        place.job.encoded()
-
-        def send(recorder: Recorder) -> None:
-            most = MOST_TOGETHER - 1 if recorder.takes_others else 0
-            others = [follower.job for follower in self._records.take(place, most) if follower.job.is_ready()]
-            if not recorder.takes_others:
-                self._records.let_all_in()  # they lie on many workers, of which one may be silent
-                write_apart(recorder.dialect, recorder.cursor, place.job)
-            elif others:
-                write_together(recorder.dialect, recorder.cursor, [place.job, *others])
-            else:
-                place.job.write(recorder.cursor)
-
-        self._recorders.run(deadline, send)
-        place.committed = True
-
-    def _open_recorders(self) -> None:
-        """Apart for beginnings, which the server itself is to give up earlier: else one that nobody waits for any more
-        could be carried out when its enforcement is over."""
-        limits = self._context.limits
-        self._recorders = Recorders(self._engine, self._url, limits.record_s, self._pool_size)
-        self._beginners = Recorders(self._engine, self._url, limits.intent_s, self._pool_size)
 
     @contextmanager
     def _connected(self, deadline: float, bounded: bool) -> Iterator[sa.Connection]:
@@ -567,15 +437,14 @@ class RiskStore:
         """In a forked child: connections of its own, and locks that no thread of the parent's holds."""
         if not self._in_memory:
             # The parent's connections are kept and never touched: to close one here would end what the parent does.
-            self._of_parent = (self._engine.pool, self._readers.pool, self._file, self._recorders, self._beginners)
-            self._open_recorders()
+            self._of_parent = (self._engine.pool, self._readers.pool, self._file, self._sender)
             self._engine.dispose(close=False)
             self._readers.dispose(close=False)
         self._queue = WriterQueue()
-        self._records = AccountQueue(RECORDED_AT_ONCE)
         self._guard = threading.Lock()
         self._thread = threading.local()
         self._file = FileWriter(self._engine, self._url, self._thread)
+        self._sender = self._make_sender()
         self._context = replace(self._context, live=LiveEnforcements())
 
     def _check_not_nested(self) -> None:

@@ -77,7 +77,7 @@ class WriterQueue:
         place = Place()
         try:
             try:
-                self.enter(place, timeout_s)
+                self.enter(place, time.monotonic() + timeout_s)
                 yield
             finally:
                 self.leave(place)
@@ -85,11 +85,11 @@ class WriterQueue:
             self.leave(place)
             raise
 
-    def enter(self, place: Place, timeout_s: float) -> None:
+    def enter(self, place: Place, deadline: float) -> None:
         """Waits until `place` has the turn, or until another one has done its job (`place.settled`).
 
-        Raises StoreBusy after `timeout_s` seconds; of a job that another one is doing then, nobody knows what becomes.
-        The caller calls :meth:`leave` whatever happens in here.
+        Raises StoreBusy at `deadline` (of ``time.monotonic()``); of a job that another one is doing then, nobody knows
+        what becomes. The caller calls :meth:`leave` whatever happens in here.
         """
         with self._mutex:
             if self._has_turn is None:
@@ -98,7 +98,7 @@ class WriterQueue:
             place.gate = gate = threading.Lock()
             gate.acquire()
             self._waiting.append(place)
-        deadline = time.monotonic() + timeout_s
+        timeout_s = left_until(deadline)
         while gate.acquire(timeout=left_until(deadline)):
             if place.settled or self._has_turn is place:
                 return
@@ -108,7 +108,7 @@ class WriterQueue:
             place.gone = True
             if place in self._waiting:  # from here on nobody does its job
                 self._waiting.remove(place)
-        raise StoreBusy(f"other writers of this process kept the store for {timeout_s:g} s")
+        raise StoreBusy(f"other writers of this process kept the store for {timeout_s:.3g} s")
 
     def take(self, place: Place, most: int) -> Sequence[Place]:
         """Those who wait right behind `place`, which has the turn, and whose jobs it may do: at most `most`.
@@ -171,7 +171,7 @@ class AccountQueue:
 
     >>> from types import SimpleNamespace
     >>> queue, place = AccountQueue(at_once=2), Place(SimpleNamespace(account_id=7, locks=False))
-    >>> queue.enter(place, timeout_s=1.0)
+    >>> queue.enter(place, time.monotonic() + 1.0)
     >>> queue.take(place, most=10)
     []
     >>> queue.leave(place)
@@ -190,18 +190,18 @@ class AccountQueue:
         >>> queue = AccountQueue(at_once=1)
         >>> queue.let_all_in()
         >>> for account in (7, 8, 9):
-        ...     queue.enter(Place(SimpleNamespace(account_id=account, locks=False)), timeout_s=0.0)
+        ...     queue.enter(Place(SimpleNamespace(account_id=account, locks=False)), time.monotonic())
         """
         if self._at_once is not None:
             with self._mutex:
                 self._at_once = None
                 self._start_waiting()
 
-    def enter(self, place: Place, timeout_s: float) -> None:
+    def enter(self, place: Place, deadline: float) -> None:
         """Waits until `place` may write, or until another one has done its job (`place.settled`).
 
-        Raises StoreBusy after `timeout_s` seconds; of a job that another one is doing then, nobody knows what becomes.
-        The caller calls :meth:`leave` whatever happens in here.
+        Raises StoreBusy at `deadline` (of ``time.monotonic()``); of a job that another one is doing then, nobody knows
+        what becomes. The caller calls :meth:`leave` whatever happens in here.
         """
         with self._mutex:
             others = self._running or self._waiting
@@ -213,7 +213,7 @@ class AccountQueue:
             place.gate = gate = threading.Lock()
             gate.acquire()
             self._waiting.append(place)
-        deadline = time.monotonic() + timeout_s
+        timeout_s = left_until(deadline)
         while gate.acquire(timeout=left_until(deadline)):
             if place.settled or place in self._running:
                 return
@@ -222,7 +222,7 @@ class AccountQueue:
                 return  # at the last moment
             place.gone = True
             self._waiting = [other for other in self._waiting if other is not place]
-        raise StoreBusy(f"other records of this process kept the store for {timeout_s:g} s")
+        raise StoreBusy(f"other records of this process kept the store for {timeout_s:.3g} s")
 
     def take(self, place: Place, most: int) -> Sequence[Place]:
         """Those who wait, and whose jobs `place` may do along with its own: at most `most`, in the order they came.
@@ -261,7 +261,8 @@ class AccountQueue:
         with self._mutex:
             if not place.committed and place.taken:
                 self._give_back(place)
-            self._running = [other for other in self._running if other is not place]
+            if place in self._running:
+                self._running.remove(place)
             if self._waiting:  # also the second time: the first may have been broken off before anybody was woken
                 self._waiting = [other for other in self._waiting if other is not place]
                 self._start_waiting()

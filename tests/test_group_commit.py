@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
@@ -21,7 +22,7 @@ import sqlalchemy as sa
 from risk_store import EnforcementLog, EnforcementNotRecorded, InvalidValue, Limits, Lockout, RiskStore, StoreBusy
 from risk_store.errors import NestedTransaction
 from risk_store.repositories.outcomes import Outcome
-from risk_store.store import MOST_TOGETHER
+from risk_store.sending import MOST_TOGETHER
 from risk_store.writers import Place, WriterQueue
 from tests.support.records import (
     CHILD,
@@ -289,7 +290,7 @@ def interrupted_leader(store: RiskStore, at: int, account: int) -> bool:
 
     followers = [lambda n=n: store.record(a_log(account + n), a_lockout(account + n)) for n in (1, 2)]
     holder = Place()
-    store._queue.enter(holder, 1.0)
+    store._queue.enter(holder, time.monotonic() + 1.0)
     with together(lead, *followers) as raised:
         until(lambda: len(store._queue._waiting) == 3 or bool(told))
         store._queue.leave(holder)

@@ -113,16 +113,20 @@ def test_what_is_sent_as_it_stands_is_what_the_checks_and_the_columns_make_of_it
 ) -> None:
     log, lockout = EnforcementLog(**PLAIN | row), Lockout(is_locked=True, **LOCKED | locked)
     for lockouts in ([], [lockout]):
-        if plain_log(log) is not None and all(plain_lockout(dialect, each, at) for each in lockouts):
+        on_file = dialect.name == "sqlite"
+        locks = [plain_lockout(each, at, for_sqlite=on_file) for each in lockouts]
+        if plain_log(log, for_sqlite=on_file) is not None and all(locks):
             quick = sent(dialect, log, lockouts, at)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(outcomes, "plain_log", lambda _log: None)
+                patch.setattr(outcomes, "plain_log", lambda _log, **_: None)
                 assert quick == sent(dialect, log, lockouts, at)
 
 
 @pytest.mark.parametrize("row", [PLAIN, PLAIN | NO_DETAILS, PLAIN | {"success": True}])
 def test_rows_as_they_nearly_always_are_are_sent_as_they_stand(row: dict[str, Any]) -> None:
-    assert plain_log(EnforcementLog(**row)) == tuple(row.values())
+    assert plain_log(EnforcementLog(**row), for_sqlite=False) == tuple(row.values())
+    on_file = row | {"success": int(row["success"]), "timestamp": "2026-08-19 14:30:00.000001"}
+    assert plain_log(EnforcementLog(**row), for_sqlite=True) == tuple(on_file.values())
 
 
 def test_values_stand_in_the_order_of_the_statement_that_a_server_gets() -> None:
@@ -134,8 +138,11 @@ def test_values_stand_in_the_order_of_the_statement_that_a_server_gets() -> None
 
 @pytest.mark.parametrize("locked", [LOCKED, {name: LOCKED[name] for name in ("account_id", "reason", "rule_id")}])
 def test_lockouts_as_they_nearly_always_are_are_sent_as_they_stand(locked: dict[str, Any]) -> None:
-    values = plain_lockout(SERVER, Lockout(is_locked=True, **locked), NOW)
-    assert values == (123, True, "loss", NOW, locked.get("locked_until"), "RULE-003", NOW, NOW, NOW)
+    lockout, until = Lockout(is_locked=True, **locked), locked.get("locked_until")
+    values = plain_lockout(lockout, NOW, for_sqlite=False)
+    assert values == (123, True, "loss", NOW, until, "RULE-003", NOW, NOW, NOW)
+    now, end = "2026-08-19 14:30:00", until and "2026-08-20 14:30:00"
+    assert plain_lockout(lockout, NOW, for_sqlite=True) == (123, 1, "loss", now, end, "RULE-003", now, now, now)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +164,7 @@ def test_lockouts_as_they_nearly_always_are_are_sent_as_they_stand(locked: dict[
     ],
 )
 def test_what_is_unusual_in_any_way_goes_the_long_way(field: str, value: object) -> None:
-    assert plain_log(EnforcementLog(**PLAIN | {field: value})) is None
+    assert plain_log(EnforcementLog(**PLAIN | {field: value}), for_sqlite=True) is None
 
 
 @pytest.mark.parametrize(
@@ -171,7 +178,7 @@ def test_what_is_unusual_in_any_way_goes_the_long_way(field: str, value: object)
     ],
 )
 def test_an_unusual_lockout_does_too(field: str, value: object) -> None:
-    assert plain_lockout(SERVER, Lockout(is_locked=True, **LOCKED | {field: value}), NOW) is None
+    assert plain_lockout(Lockout(is_locked=True, **LOCKED | {field: value}), NOW, for_sqlite=True) is None
 
 
 def test_what_a_session_has_not_loaded_goes_the_long_way(sqlite_template: Path, tmp_path: Path) -> None:
@@ -181,8 +188,8 @@ def test_what_a_session_has_not_loaded_goes_the_long_way(sqlite_template: Path, 
         log, lockout = EnforcementLog(**PLAIN), Lockout(is_locked=True, **LOCKED)
         session.add_all([log, lockout])
         session.commit()
-        assert plain_log(log) is None
-        assert plain_lockout(engine.dialect, lockout, NOW) is None
+        assert plain_log(log, for_sqlite=True) is None
+        assert plain_lockout(lockout, NOW, for_sqlite=True) is None
         assert Outcome(engine.dialect, log, [lockout], lambda: NOW).encoded()
     engine.dispose()
 

@@ -105,7 +105,7 @@ class EnforcementLog(Base, kw_only=False):
     @staticmethod
     def check_values(values: Mapping[str, Any]) -> None:
         """The same of the values of a row."""
-        if is_plain_row(*_CHECKED_OF(values)):
+        if is_plain_row(*_CHECKED_OF(values)) and is_plain_text(values["rule_id"] + values["action"]):
             return
         EnforcementLog.check_asked(*[values[name] for name in ("account_id", "rule_id", "action", "reason")])
         if not isinstance(values["success"], bool):
@@ -157,18 +157,20 @@ _CHECKED_OF = itemgetter(*_CHECKED)
 def is_plain_row(
     account: Any, rule: Any, action: Any, reason: Any, success: Any, positions: Any, orders: Any, time: Any
 ) -> bool:
-    """Whether the checked values of a log row are as they nearly always are, and need not be looked at one by one."""
+    """Whether the checked values of a log row are as they nearly always are, and need not be looked at one by one.
+
+    What is in its texts is for the caller to look at: all of them in one go.
+    """
     return (
         type(account) is type(positions) is type(orders) is int
         and type(rule) is type(action) is type(reason) is str
         and (success is True or success is False)
-        and (time is None or (type(time) is int and time >= 0))
+        and (time is None or (type(time) is int and 0 <= time <= INT64_MAX))
         and 0 < account <= INT64_MAX
-        and positions >= 0
-        and orders >= 0
+        and 0 <= positions <= INT64_MAX
+        and 0 <= orders <= INT64_MAX
         and rule != "" != action
         and reason != ""
-        and is_plain_text(rule + action)
     )
 
 

@@ -31,13 +31,17 @@ class Taken(NamedTuple):
     @classmethod
     def of(cls, name: str, key: str, type_: Any, dialect: sa.Dialect) -> Self:
         """A parameter of this type."""
-        usual = _BOOLEANS if isinstance(type_, sa.Boolean) else None
+        usual = None
+        if isinstance(type_, sa.Boolean):
+            usual = _TRUTH_AS_NUMBER if dialect.name == "sqlite" else _TRUTH
         if isinstance(type_, CheckedType):
             usual = type_.usual(dialect)
         return cls(name, key, encoder(type_, dialect), usual)
 
 
-_BOOLEANS = Usual("{v} is True or {v} is False")  # which each driver takes
+_TRUTH = Usual("{v} is True or {v} is False")  # which each driver takes
+# SQLite's looks for an adapter of it first, every time: as long as it takes to bind four numbers.
+_TRUTH_AS_NUMBER = Usual("{v} is True or {v} is False", "+{v}")
 
 
 def encoder(type_: Any, dialect: sa.Dialect) -> Encode | None:
@@ -53,8 +57,10 @@ def encode_column(type_: Any, values: Sequence[Any], dialect: sa.Dialect) -> Ite
     if isinstance(type_, CheckedType):
         return type_.encode_column(values, dialect)
     encode = encoder(type_, dialect)
-    if encode is None or {*map(type, values)} <= {bool}:  # which each driver takes
+    if encode is None:
         return values
+    if {*map(type, values)} <= {bool}:
+        return map(int, values) if dialect.name == "sqlite" else values
     return [None if value is None else encode(value) for value in values]
 
 

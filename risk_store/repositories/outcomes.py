@@ -28,7 +28,7 @@ from risk_store.repositories.enforcements import (
     log_values,
 )
 from risk_store.repositories.lockouts import SET, lockout_values
-from risk_store.repositories.plain_rows import LOCKOUT_COLUMNS, LOG_COLUMNS, plain_lockout, plain_log, sent
+from risk_store.repositories.plain_rows import LOCKOUT_COLUMNS, LOG_COLUMNS, plain_lockout, plain_log
 from risk_store.repositories.prepared import Prepared
 from risk_store.statements import outcomes as statements
 
@@ -52,7 +52,7 @@ Values = Sequence[Any]
 class _Job:
     """What a thread wants to be written: statements, each with the names of its parameters and their values.
 
-    If they are `plain` (:mod:`risk_store.repositories.plain_rows`) they are sent as they stand.
+    If they are `plain` (:mod:`risk_store.repositories.plain_rows`) they are what the driver takes already.
     """
 
     __slots__ = ("_dialect", "_encoded", "_plain", "_statements", "account_id", "locks", "refused")
@@ -83,7 +83,8 @@ class _Job:
         return self._encoded
 
     def _by_position(self, statement: Prepared, names: Sequence[str], values: Values) -> tuple[str, Any]:
-        return statement.on(self._dialect).sql, self._taken(statement, names, values)
+        sql = statement.on(self._dialect).sql
+        return sql, values if self._plain else self._taken(statement, names, values)
 
     def _native(self, statement: Prepared, names: Sequence[str], values: Values) -> tuple[bytes, Any]:
         text, order = native(statement.on(self._dialect).sql)
@@ -94,7 +95,7 @@ class _Job:
 
     def _taken(self, statement: Prepared, names: Sequence[str], values: Values) -> Any:
         if self._plain:
-            return sent(self._dialect, names, values)
+            return values if self._dialect.name == "sqlite" else dict(zip(names, values, strict=True))
         return statement.on(self._dialect).values(dict(zip(names, values, strict=True)))
 
     def is_ready(self) -> bool:
@@ -165,9 +166,10 @@ class Outcome(_Job):
         *,
         in_flight: bool = False,
     ) -> None:
-        plain = _plain(dialect, log, lockouts, clock)
+        on_file = dialect.name == "sqlite"
+        plain = _plain(log, lockouts, clock, for_sqlite=on_file)
         row, locks = plain or _checked(log, lockouts, clock)
-        if dialect.name == "sqlite":
+        if on_file:
             ended = [(TAKE_BACK, _KEY, (row[0], row[-1]))] if in_flight else []  # the first column and the last
             statements = [*ended, *[(SET, _SET, lock) for lock in locks], (INSERT, LOG_COLUMNS, row)]
         elif locks:  # one at most
@@ -189,7 +191,7 @@ class Outcome(_Job):
 
         Raises LookupError if it is not in flight as it should be: what was sent is then not to be committed.
         """
-        for sql, values in self.encoded():
+        for sql, values in self._encoded or self.encoded():
             cursor.execute(sql, values)
             if self._in_flight and cursor.rowcount == 0:
                 raise LookupError(f"enforcement {self.log.enforcement_id} is not in flight")
@@ -212,14 +214,14 @@ class Outcome(_Job):
 
 
 def _plain(
-    dialect: sa.Dialect, log: EnforcementLog, lockouts: Sequence[Lockout], clock: Callable[[], datetime]
+    log: EnforcementLog, lockouts: Sequence[Lockout], clock: Callable[[], datetime], *, for_sqlite: bool
 ) -> tuple[Values, Sequence[Values]] | None:
-    row = plain_log(log)
+    row = plain_log(log, for_sqlite=for_sqlite)
     if row is None:
         return None
     locks: list[Values] = []
     for lock in lockouts:
-        values = plain_lockout(dialect, lock, clock())
+        values = plain_lockout(lock, clock(), for_sqlite=for_sqlite)
         if values is None:
             return None
         locks.append(values)

@@ -8,18 +8,15 @@ what is wrong with it; `tests/test_plain_rows.py` holds the two to each other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any
 
-import sqlalchemy as sa
-
-from risk_store.columns import INT64_MAX, UtcInstant, is_plain_text
+from risk_store.columns import INT64_MAX, is_plain_text
 from risk_store.models import EnforcementLog, Lockout
 from risk_store.models.enforcement import is_plain_row
 
-__all__ = ["LOCKOUT_COLUMNS", "LOG_COLUMNS", "plain_lockout", "plain_log", "sent"]
+__all__ = ["LOCKOUT_COLUMNS", "LOG_COLUMNS", "plain_lockout", "plain_log"]
 
 LOG_COLUMNS = [column.name for column in EnforcementLog.__table__.columns if column.name != "id"]
 LOCKOUT_COLUMNS = Lockout.__table__.columns.keys()
@@ -28,15 +25,15 @@ _of_log = itemgetter(*LOG_COLUMNS)
 _of_lockout = itemgetter("account_id", "reason", "rule_id")
 
 
-def plain_log(log: EnforcementLog) -> tuple[Any, ...] | None:
-    """The values of LOG_COLUMNS, if each may be written as it is; in doubt None.
+def plain_log(log: EnforcementLog, *, for_sqlite: bool) -> tuple[Any, ...] | None:
+    """The values of LOG_COLUMNS as the driver takes them, if each may be written as it is; in doubt None.
 
     >>> log = EnforcementLog(account_id=123, rule_id="RULE-003", action="CLOSE_ALL", reason="loss", success=True,
-    ...                      enforcement_id="ab12")
-    >>> plain_log(log)[:5]
-    (123, 'RULE-003', 'CLOSE_ALL', 'loss', True)
+    ...                      enforcement_id="ab12", timestamp=datetime(2025, 10, 21, 17, tzinfo=UTC))
+    >>> plain_log(log, for_sqlite=True)[4:9]
+    (1, None, 0, 0, '2025-10-21 17:00:00')
     >>> log.reason = "loss of 550 €"
-    >>> plain_log(log) is None
+    >>> plain_log(log, for_sqlite=True) is None
     True
     """
     try:
@@ -46,27 +43,26 @@ def plain_log(log: EnforcementLog) -> tuple[Any, ...] | None:
     account, rule, action, reason, success, error, positions, orders, began, ms, details, name = values
     if (
         is_plain_row(account, rule, action, reason, success, positions, orders, ms)
-        and max(positions, orders, ms or 0) <= INT64_MAX
         and type(began) is datetime
         and began.tzinfo is UTC
         and type(name) is str
         and (error is None or type(error) is str)
         and (details is None or type(details) is str)
-        and is_plain_text(f"{reason}{name}{error}{details}")
+        and is_plain_text(f"{rule}{action}{reason}{name}{error}{details}")
     ):
-        return values
+        if not for_sqlite:
+            return values
+        true, at = 1 if success else 0, began.isoformat(" ")[:-6]
+        return account, rule, action, reason, true, error, positions, orders, at, ms, details, name
     return None
 
 
-def plain_lockout(dialect: sa.Dialect, lockout: Lockout, at: datetime) -> tuple[Any, ...] | None:
-    """The values of LOCKOUT_COLUMNS and ``at``, when the lockout begins, if each may be written as it is; else None.
+def plain_lockout(lockout: Lockout, at: datetime, *, for_sqlite: bool) -> tuple[Any, ...] | None:
+    """The same of LOCKOUT_COLUMNS and ``at``, which is when the lockout begins.
 
-    The instant is there four times, and to convert it takes as long as all the rest: it is what the driver takes.
-
-    >>> import sqlalchemy.dialects.sqlite as sqlite
     >>> lockout = Lockout(account_id=123, reason="loss", rule_id="RULE-003")
-    >>> plain_lockout(sqlite.dialect(), lockout, datetime(2025, 10, 21, 17, tzinfo=UTC))[:5]
-    (123, True, 'loss', '2025-10-21 17:00:00', None)
+    >>> plain_lockout(lockout, datetime(2025, 10, 21, 17, tzinfo=UTC), for_sqlite=True)[:5]
+    (123, 1, 'loss', '2025-10-21 17:00:00', None)
     """
     held = vars(lockout)
     try:
@@ -85,18 +81,8 @@ def plain_lockout(dialect: sa.Dialect, lockout: Lockout, at: datetime) -> tuple[
         and at.tzinfo is UTC
         and is_plain_text(reason + rule)
     ):
-        now = UtcInstant.text(at) if dialect.name == "sqlite" else at
-        return account, True, reason, now, until, rule, now, now, now
+        if not for_sqlite:
+            return account, True, reason, at, until, rule, at, at, at
+        now, end = at.isoformat(" ")[:-6], until and until.isoformat(" ")[:-6]
+        return account, 1, reason, now, end, rule, now, now, now
     return None
-
-
-def sent(dialect: sa.Dialect, names: Sequence[str], values: Sequence[Any]) -> Any:
-    """Values that may be written as they are, as the driver takes them: by name, or by position and instants as text.
-
-    >>> import sqlalchemy.dialects.sqlite as sqlite
-    >>> sent(sqlite.dialect(), ["id", "at"], (1, datetime(2025, 10, 21, 17, tzinfo=UTC)))
-    (1, '2025-10-21 17:00:00')
-    """
-    if dialect.name != "sqlite":
-        return dict(zip(names, values, strict=True))
-    return tuple([UtcInstant.text(value) if type(value) is datetime else value for value in values])
