@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from itertools import count
+from itertools import chain, count
 
 from benchmarks.ceilings import OneCommit, OneStatement
 from benchmarks.contest import Contender, contest
@@ -31,6 +31,7 @@ FLOOR = "plain driver, a connection for each thread"
 IN_ONE_COMMIT = "plain driver, one commit for all that wait"
 IN_ONE_STATEMENT = "plain driver, one statement"
 A_THREADS = 10_000_000  # event numbers between one thread and the next
+READY_MADE = 20_000  # events for a second of all threads; who is faster makes more of them as it goes
 
 
 def run(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Place], Way]]) -> None:
@@ -67,9 +68,16 @@ class _Run:
         self._way = way
         self._size = size
         self._written: list[list[Event]] = [[] for _ in range(size.threads)]
+        self._ready_made: list[list[Event]] = []
 
     def before(self, _number: int) -> None:
         settle(self._way.place)
+        each = int(READY_MADE * self._size.seconds / self._size.threads)
+        self._ready_made = [self._next(number, each) for number in range(self._size.threads)]
+
+    def _next(self, number: int, many: int) -> list[Event]:
+        """The events of that thread after those that it has written."""
+        return events(number * A_THREADS + len(self._written[number]), many, account_id=1001 + number)
 
     def turn(self, _number: int) -> Mapping[str, float]:
         size = self._size
@@ -78,13 +86,13 @@ class _Run:
         ready = threading.Barrier(size.threads + 1)
 
         def work(number: int) -> None:
-            written, own = self._written[number], took[number]
+            written, own, ready_made = self._written[number], took[number], self._ready_made[number]
+            more = (event for _ in count() for event in self._next(number, 1))
             try:
                 way = self._way.of_thread()
                 ready.wait()
                 end = time.perf_counter() + size.seconds
-                for next_number in count(number * A_THREADS + len(written)):
-                    [event] = events(next_number, 1, account_id=1001 + number)
+                for event in chain(ready_made, more):
                     started = time.perf_counter()
                     if started >= end:
                         break
