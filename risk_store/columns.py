@@ -661,10 +661,11 @@ def _instant_key(element: instant_key, compiler: Any, **kw: Any) -> str:
 @compiles(instant_key, "sqlite")
 def _instant_key_sqlite(element: instant_key, compiler: Any, **kw: Any) -> str:
     column = compiler.process(element.clauses, **kw)
-    return f"CASE WHEN {_is_plainly_canonical(column)} THEN {column} ELSE {_key_of_any_form(column)} END"
+    return f"CASE WHEN {_is_plainly_canonical(column)} THEN {column} ELSE {_key_of_another_form(column)} END"
 
 
-def _key_of_any_form(column: str) -> str:
+def _key_of_another_form(column: str) -> str:
+    """Of what :func:`_is_plainly_canonical` says nothing of."""
     day, second = f"substr({column}, 1, 10)", f"substr({column}, 1, 19)"
     # SQLite's date functions read more than instants ('now', '12:00', Julian days) and take 30 February and 24:00 for
     # days that they are not; '+0 days' makes them count the days, so that only what exists comes back unchanged. They
@@ -672,7 +673,6 @@ def _key_of_any_form(column: str) -> str:
     return f"""CASE WHEN {column} IS NULL THEN NULL
     WHEN typeof({column}) <> 'text' OR substr({column}, 1, 4) = '0000' OR instr({column}, char(0))
         THEN '{instant_key.UNREADABLE}'
-    WHEN {column} GLOB '{CANONICAL}' AND datetime({column}, '+0 days') = {column} THEN {column}
     WHEN {column} GLOB '{CANONICAL}.[0-9]*' AND substr({column}, 21) NOT GLOB '*[^0-9]*'
         AND datetime({second}, '+0 days') = {second} THEN replace(substr({column} || '00000', 1, 26), '.000000', '')
     WHEN ({column} GLOB '{DAY}?[0-9][0-9]:[0-9][0-9]*' OR {column} GLOB '{DAY}')
@@ -740,7 +740,7 @@ def _instant_of(element: instant_of, compiler: Any, **kw: Any) -> str:
 def _instant_of_sqlite(element: instant_of, compiler: Any, **kw: Any) -> str:
     column = compiler.process(element.clauses, **kw)
     return f"""CASE WHEN {_is_plainly_canonical(column)} THEN {column}
-    ELSE nullif({_key_of_any_form(column)}, '{instant_key.UNREADABLE}') END"""
+    ELSE nullif({_key_of_another_form(column)}, '{instant_key.UNREADABLE}') END"""
 
 
 def within(
