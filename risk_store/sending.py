@@ -22,7 +22,7 @@ from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.recorders import Recorder, Recorders
 from risk_store.recording import Limits, lock_all, written_before
 from risk_store.repositories import Transaction
-from risk_store.repositories.outcomes import Intent, Outcome, write_apart, write_together
+from risk_store.repositories.outcomes import Forms, Intent, Outcome, write_apart, write_together
 from risk_store.writers import AccountQueue, Place, WriterQueue
 
 __all__ = ["MOST_TOGETHER", "RECORDED_AT_ONCE", "Sender", "ToFile", "ToServer"]
@@ -41,14 +41,14 @@ class Sender(ABC):
 
     def __init__(self, dialect: sa.Dialect, queue: WriterQueue | AccountQueue, clock: Callable[[], datetime]) -> None:
         self.queue = queue
-        self._dialect = dialect
+        self._forms = Forms(dialect)
         self._clock = clock
 
     def record(
         self, log: EnforcementLog, lockouts: Sequence[Lockout], deadline: float, general_way: GeneralWay
     ) -> EnforcementLog:
         """A finished enforcement and its lockouts: durable when it returns. Raises InvalidValue."""
-        outcome = Outcome(self._dialect, log, lockouts, self._clock)
+        outcome = Outcome(self._forms, log, lockouts, self._clock)
 
         def again() -> None:
             with general_way(deadline) as tx:
@@ -143,11 +143,11 @@ class ToFile(Sender):
                 lock_all(tx, lockouts)
                 tx.enforcements.start_again(in_flight)
 
-        self._send_in_turn(Intent(self._dialect, in_flight, lockouts, self._clock), again, deadline)
+        self._send_in_turn(Intent(self._forms, in_flight, lockouts, self._clock), again, deadline)
 
     def end(self, latest: Callable[[], EnforcementLog], deadline: float) -> EnforcementLog:
         def write(cursor: Any) -> Outcome:
-            return _ended(self._dialect, cursor, latest, self._clock)
+            return _ended(self._forms, cursor, latest, self._clock)
 
         with self.queue.turn(left_until(deadline)):
             return self._file.run(deadline, write).told()
@@ -192,13 +192,13 @@ class ToServer(Sender):
 
         def begin(recorder: Recorder) -> None:
             apart = not recorder.takes_others
-            Intent(recorder.dialect, in_flight, lockouts, self._clock, apart=apart).send(recorder.cursor)
+            Intent(self._forms, in_flight, lockouts, self._clock, apart=apart).send(recorder.cursor)
 
         self._beginners.run(deadline, begin)
 
     def end(self, latest: Callable[[], EnforcementLog], deadline: float) -> EnforcementLog:
         def write(recorder: Recorder) -> Outcome:
-            return _ended(self._dialect, recorder.cursor, latest, self._clock)
+            return _ended(self._forms, recorder.cursor, latest, self._clock)
 
         return self.recorders.run(deadline, write).told()
 
@@ -222,9 +222,7 @@ class ToServer(Sender):
         self.recorders.run(deadline, send)
 
 
-def _ended(
-    dialect: sa.Dialect, cursor: Any, latest: Callable[[], EnforcementLog], clock: Callable[[], datetime]
-) -> Outcome:
-    outcome = Outcome(dialect, latest(), [], clock, in_flight=True)
+def _ended(forms: Forms, cursor: Any, latest: Callable[[], EnforcementLog], clock: Callable[[], datetime]) -> Outcome:
+    outcome = Outcome(forms, latest(), [], clock, in_flight=True)
     outcome.write(cursor)
     return outcome

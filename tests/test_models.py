@@ -950,14 +950,44 @@ def test_a_model_with_an_init_of_its_own_is_made_as_its_dataclass_says(model: ty
     assert list(inspect.signature(model).parameters) == [field.name for field in dataclasses.fields(model)]
 
 
+@pytest.mark.parametrize(
+    ("look", "reason"),
+    [(sa.inspect, "one"), (lambda log: log.reason, "one"), (lambda log: setattr(log, "reason", "two"), "two")],
+    ids=["inspected", "read", "changed"],
+)
+def test_what_the_orm_knows_of_a_new_object_is_made_when_it_is_asked_for(
+    look: Any, reason: str, engine: sa.Engine
+) -> None:
+    logs = [EnforcementLog(account_id=5, rule_id="R", action="A", reason="one")]
+    logs += [copy.copy(logs[0]), pickle.loads(pickle.dumps(logs[0]))]
+    assert not any("_sa_instance_state" in vars(log) for log in logs)
+    for log in logs:
+        look(log)
+    assert len({id(sa.inspect(log)) for log in logs}) == 3, "each has its own"
+    assert sa.inspect(logs[0]) is sa.inspect(logs[0])
+    with Session(engine) as session:
+        session.add_all(logs)
+        session.commit()
+        assert session.scalars(sa.select(EnforcementLog.reason)).all() == [reason] * 3
+
+
 SUBCLASS = """
+from sqlalchemy import event
 from risk_store import EnforcementLog
 
 class Own(EnforcementLog):
-    def __init__(self, text):
+    def __init__(self, text, told=False):
         super().__init__(account_id=1, rule_id="R", action="A", reason=text)
+        if told:
+            self.told = True
+
+@event.listens_for(Own, "init")
+def told(log, args, keywords):
+    assert args in (("one",), ("two",), ("four",)), "as of any other class of theirs"
+    keywords["told"] = True
 
 made = [Own(text) for text in ("one", "two")] + [EnforcementLog(account_id=2, reason="three"), Own("four")]
+assert [hasattr(log, "told") for log in made] == [True, True, False, True]
 print([(type(log).__name__, log.account_id, log.reason) for log in made])
 """
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from risk_store import EnforcementLog, InvalidValue, Lockout, RiskStore
 from risk_store.repositories import outcomes
-from risk_store.repositories.outcomes import Outcome
+from risk_store.repositories.outcomes import Forms, Outcome
 from risk_store.repositories.plain_rows import plain_lockout, plain_log
 
 NOW = datetime(2026, 8, 19, 14, 30, tzinfo=UTC)
@@ -88,7 +88,7 @@ LOCKED: dict[str, Any] = {
 
 def sent(dialect: sa.Dialect, log: EnforcementLog, lockouts: Sequence[Lockout], at: Any = NOW) -> list[Any]:
     """What the driver is given: by itself, and on a server along with others. With types: True is not 1 to a driver."""
-    outcome = Outcome(dialect, log, lockouts, lambda: at)
+    outcome = Outcome(Forms(dialect), log, lockouts, lambda: at)
     given = [
         *outcome.encoded(),
         *([] if dialect.name == "sqlite" else [("together", part) for part in outcome.parts()]),
@@ -118,7 +118,7 @@ def test_what_is_sent_as_it_stands_is_what_the_checks_and_the_columns_make_of_it
         if plain_log(log, for_sqlite=on_file) is not None and all(locks):
             quick = sent(dialect, log, lockouts, at)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(outcomes, "plain_log", lambda _log, **_: None)
+                patch.setattr(outcomes, "plain_rows", lambda *_, **__: None)
                 assert quick == sent(dialect, log, lockouts, at)
 
 
@@ -132,7 +132,7 @@ def test_rows_as_they_nearly_always_are_are_sent_as_they_stand(row: dict[str, An
 def test_values_stand_in_the_order_of_the_statement_that_a_server_gets() -> None:
     log, lockout = EnforcementLog(**PLAIN), Lockout(is_locked=True, **LOCKED)
     for lockouts, in_flight in (([], False), ([lockout], False), ([], True)):
-        [(_, values)] = Outcome(SERVER, log, lockouts, lambda: NOW, in_flight=in_flight).encoded()
+        [(_, values)] = Outcome(Forms(SERVER), log, lockouts, lambda: NOW, in_flight=in_flight).encoded()
         assert type(values) is tuple, "which was put in order by name, and that takes time"
 
 
@@ -190,7 +190,7 @@ def test_what_a_session_has_not_loaded_goes_the_long_way(sqlite_template: Path, 
         session.commit()
         assert plain_log(log, for_sqlite=True) is None
         assert plain_lockout(lockout, NOW, for_sqlite=True) is None
-        assert Outcome(engine.dialect, log, [lockout], lambda: NOW).encoded()
+        assert Outcome(Forms(engine.dialect), log, [lockout], lambda: NOW).encoded()
     engine.dispose()
 
 

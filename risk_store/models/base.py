@@ -106,9 +106,9 @@ _QUICK: set[Any] = set()  # quick_init, and what it has written out in its place
 def _written_out(model: Any) -> Callable[..., None]:
     """The ``__init__`` of `model`, with the parameters of the dataclass's own one, and written out as that one is."""
     manager = class_mapper(model).class_manager
-    names: dict[str, Any] = {"not_given": _NOT_GIVEN, "be_mapped": manager.setup_instance}
-    parameters = ["self"]
-    lines = ["values = self.__dict__", f"if {manager.STATE_ATTR!r} not in values: be_mapped(self)"]
+    setattr(model, manager.STATE_ATTR, _StateWhenAsked())
+    names: dict[str, Any] = {"not_given": _NOT_GIVEN}
+    parameters, lines = ["self"], ["values = self.__dict__"]
     blank = manager.new_instance()  # which has no value, and tells the default of each
     for field in sorted(dataclasses.fields(model), key=lambda field: bool(field.kw_only)):
         if field.kw_only and "*" not in parameters:
@@ -132,6 +132,24 @@ def _written_out(model: Any) -> Callable[..., None]:
     init.__qualname__ = f"{model.__name__}.__init__"  # what a TypeError names
     _QUICK.add(init)
     return init
+
+
+class _StateWhenAsked:
+    """What SQLAlchemy knows of a new object, made when SQLAlchemy first looks for it.
+
+    `store.record` writes its objects without the ORM, and most of them are never anything else's: making what nobody
+    asks for, and taking it apart again, was a fifth of what such a record takes more than the plain driver. (SQLAlchemy
+    looks for it under ``STATE_ATTR`` whenever it is given an object, and knows no other way.)
+    """
+
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        if instance is None:
+            return self
+        manager = class_mapper(owner).class_manager
+        if owner.__init__ not in _QUICK:  # SQLAlchemy's frame around another `__init__` makes it, if there is none
+            raise AttributeError(manager.STATE_ATTR)
+        manager.setup_instance(instance)  # from now on it is the object's own
+        return vars(instance)[manager.STATE_ATTR]
 
 
 def quick_init(self: Any, *args: Any, **given: Any) -> None:

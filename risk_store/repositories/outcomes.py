@@ -10,6 +10,7 @@ SQLAlchemy's events of the cursor and of the connection (and `echo`) do not see 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -28,11 +29,11 @@ from risk_store.repositories.enforcements import (
     log_values,
 )
 from risk_store.repositories.lockouts import SET, lockout_values
-from risk_store.repositories.plain_rows import LOCKOUT_COLUMNS, LOG_COLUMNS, plain_lockout, plain_log
+from risk_store.repositories.plain_rows import LOCKOUT_COLUMNS, LOG_COLUMNS, plain_rows
 from risk_store.repositories.prepared import Prepared
 from risk_store.statements import outcomes as statements
 
-__all__ = ["Intent", "Outcome", "write_apart", "write_together"]
+__all__ = ["Forms", "Intent", "Outcome", "write_apart", "write_together"]
 
 _RECORD, _RECORD_AND_LOCK = Prepared(statements.RECORD), Prepared(statements.RECORD_AND_LOCK)
 _ENDED, _START_AND_LOCK = Prepared(statements.RECORD_ENDED), Prepared(statements.START_AND_LOCK)
@@ -47,56 +48,55 @@ _OF_BOTH = (*_OF_LOCKOUT, *_OF_LOG)
 _OF_ENDED = (_OF_LOG[0], _OF_LOG[-1], *_OF_LOG[1:-1])  # the key comes first
 
 Values = Sequence[Any]
+Encoded = list[tuple[str | bytes, Any]]
 
 
-class _Job:
-    """What a thread wants to be written: statements, each with the names of its parameters and their values.
+class Forms(dict[Prepared, tuple[Any, Sequence[str]]]):
+    """Statements as the driver of a dialect takes them, and the order of their parameters on a server: a store's own,
+    since each record would have to look for them in a few more places.
 
-    If they are `plain` (:mod:`risk_store.repositories.plain_rows`) they are what the driver takes already.
+    >>> engine = sa.create_engine("sqlite://")
+    >>> Forms(engine.dialect)[Prepared(sa.text("SELECT 1"))]
+    ('SELECT 1', ())
+    >>> engine.dispose()
     """
 
-    __slots__ = ("_dialect", "_encoded", "_plain", "_statements", "account_id", "locks", "refused")
+    def __init__(self, dialect: sa.Dialect) -> None:
+        super().__init__()
+        self.dialect = dialect
+        self.for_sqlite = dialect.name == "sqlite"
 
-    def __init__(
-        self,
-        dialect: sa.Dialect,
-        account_id: int,
-        statements: Sequence[tuple[Prepared, Sequence[str], Values]],
-        *,
-        locks: bool,
-        plain: bool = False,
-    ) -> None:
+    def __missing__(self, statement: Prepared) -> tuple[Any, Sequence[str]]:
+        sql = statement.on(self.dialect).sql
+        form = self[statement] = (sql, ()) if self.for_sqlite else native(sql)
+        return form
+
+
+class _Job(ABC):
+    """What a thread wants to be written.
+
+    If its values are `plain` (:mod:`risk_store.repositories.plain_rows`) they are what the driver takes already.
+    """
+
+    __slots__ = ("_encoded", "_forms", "_plain", "account_id", "locks", "refused")
+
+    def __init__(self, forms: Forms, account_id: int, *, locks: bool, plain: bool) -> None:
         self.account_id = account_id
         self.locks = locks
         self.refused: Exception | None = None
         """What is wrong with a value, for its own thread to raise: found by another one, which goes on without it."""
-        self._dialect = dialect
-        self._statements = statements
+        self._forms = forms
         self._plain = plain
-        self._encoded: list[tuple[str | bytes, Any]] | None = None
+        self._encoded: Encoded | None = None
 
-    def encoded(self) -> list[tuple[str | bytes, Any]]:
+    def encoded(self) -> Encoded:
         """Its statements in order, as the driver takes them. Raises InvalidValue for what a column cannot keep."""
         if self._encoded is None:
-            form = self._by_position if self._dialect.name == "sqlite" else self._native
-            self._encoded = [form(*each) for each in self._statements]
+            self._encoded = self._encode()
         return self._encoded
 
-    def _by_position(self, statement: Prepared, names: Sequence[str], values: Values) -> tuple[str, Any]:
-        sql = statement.on(self._dialect).sql
-        return sql, values if self._plain else self._taken(statement, names, values)
-
-    def _native(self, statement: Prepared, names: Sequence[str], values: Values) -> tuple[bytes, Any]:
-        text, order = native(statement.on(self._dialect).sql)
-        if self._plain and order == names:
-            return text, values
-        taken = self._taken(statement, names, values)
-        return text, [taken[name] for name in order]
-
-    def _taken(self, statement: Prepared, names: Sequence[str], values: Values) -> Any:
-        if self._plain:
-            return values if self._dialect.name == "sqlite" else dict(zip(names, values, strict=True))
-        return statement.on(self._dialect).values(dict(zip(names, values, strict=True)))
+    @abstractmethod
+    def _encode(self) -> Encoded: ...
 
     def is_ready(self) -> bool:
         """Whether it can be sent along with others; if not, it is `refused`."""
@@ -110,6 +110,20 @@ class _Job:
         """Makes of it what is sent along with others."""
         return self.encoded()
 
+    def _form(self, statement: Prepared, names: Sequence[str], values: Values) -> tuple[str | bytes, Any]:
+        """The statement with these values for its parameters, as the driver takes both."""
+        text, order = self._forms[statement]
+        if self._forms.for_sqlite:
+            return text, values if self._plain else self._taken(statement, names, values)
+        if self._plain and order == names:
+            return text, values
+        taken = self._taken(statement, names, values)
+        return text, [taken[name] for name in order]
+
+    def _taken(self, statement: Prepared, names: Sequence[str], values: Values) -> Any:
+        named = dict(zip(names, values, strict=True))
+        return named if self._plain else statement.on(self._forms.dialect).values(named)
+
 
 class Intent(_Job):
     """An enforcement that begins, and its lockouts. Raises InvalidValue.
@@ -117,22 +131,26 @@ class Intent(_Job):
     On PostgreSQL one statement for both, unless `apart`, as a distributed one takes them.
     """
 
-    __slots__ = ()
+    __slots__ = ("_apart", "_begun", "_locks")
 
     def __init__(
         self,
-        dialect: sa.Dialect,
+        forms: Forms,
         in_flight: EnforcementInFlight,
         lockouts: Sequence[Lockout],
         clock: Callable[[], datetime],
         *,
         apart: bool = False,
     ) -> None:
-        locks, begun = _lockouts(lockouts, clock), tuple(in_flight_values(in_flight).values())
-        statements = [*[(SET, _SET, lock) for lock in locks], (START, IN_FLIGHT_COLUMNS, begun)]
-        if dialect.name == "postgresql" and len(locks) == 1 and not apart:
-            statements = [(_START_AND_LOCK, (*_OF_LOCKOUT, *_OF_BEGUN), (*locks[0], *begun))]
-        super().__init__(dialect, in_flight.account_id, statements, locks=bool(locks))
+        self._locks, self._begun = _lockouts(lockouts, clock), tuple(in_flight_values(in_flight).values())
+        self._apart = apart
+        super().__init__(forms, in_flight.account_id, locks=bool(lockouts), plain=False)
+
+    def _encode(self) -> Encoded:
+        if not self._forms.for_sqlite and len(self._locks) == 1 and not self._apart:
+            return [self._form(_START_AND_LOCK, (*_OF_LOCKOUT, *_OF_BEGUN), (*self._locks[0], *self._begun))]
+        locks = [self._form(SET, _SET, lock) for lock in self._locks]
+        return [*locks, self._form(START, IN_FLIGHT_COLUMNS, self._begun)]
 
     def write(self, cursor: Any) -> None:
         """Sends it by a cursor of the driver's, within a transaction unless it is one statement."""
@@ -141,7 +159,7 @@ class Intent(_Job):
 
     def send(self, cursor: Any) -> None:
         """Sends it to PostgreSQL: a transaction, and one round trip."""
-        if len(self._statements) == 1:
+        if len(self.encoded()) == 1:
             self.write(cursor)
             return
         connection = cursor.connection
@@ -159,32 +177,37 @@ class Outcome(_Job):
 
     def __init__(
         self,
-        dialect: sa.Dialect,
+        forms: Forms,
         log: EnforcementLog,
         lockouts: Sequence[Lockout],
         clock: Callable[[], datetime],
         *,
         in_flight: bool = False,
     ) -> None:
-        on_file = dialect.name == "sqlite"
-        plain = _plain(log, lockouts, clock, for_sqlite=on_file)
+        plain = plain_rows(log, lockouts, clock, for_sqlite=forms.for_sqlite)
         row, locks = plain or _checked(log, lockouts, clock)
-        if on_file:
-            ended = [(TAKE_BACK, _KEY, (row[0], row[-1]))] if in_flight else []  # the first column and the last
-            statements = [*ended, *[(SET, _SET, lock) for lock in locks], (INSERT, LOG_COLUMNS, row)]
-        elif locks:  # one at most
-            statements = [(_RECORD_AND_LOCK, _OF_BOTH, (*locks[0], *row))]
-        elif in_flight:
-            statements = [(_ENDED, _OF_ENDED, (row[0], row[-1], *row[1:-1]))]
-        else:
-            statements = [(_RECORD, _OF_LOG, row)]
-        super().__init__(dialect, row[0], statements, locks=bool(locks), plain=plain is not None)
+        super().__init__(forms, row[0], locks=bool(locks), plain=plain is not None)
         self.log = log
         self.log_id: int | None = None
         """Of the log row, once it is written; durable it is when the transaction is."""
         self._in_flight = in_flight
         self._row, self._locks = row, locks
         self._parts: tuple[dict[str, Any], dict[str, Any] | None] | None = None
+        if plain is not None and forms.for_sqlite and not in_flight:  # what _encode comes to, in five calls less
+            self._encoded = [*[(forms[SET][0], lock) for lock in locks], (forms[INSERT][0], row)]
+
+    def _encode(self) -> Encoded:
+        row, locks = self._row, self._locks
+        if self._forms.for_sqlite:
+            ended = (
+                [self._form(TAKE_BACK, _KEY, (row[0], row[-1]))] if self._in_flight else []
+            )  # first column, and last
+            return [*ended, *[self._form(SET, _SET, lock) for lock in locks], self._form(INSERT, LOG_COLUMNS, row)]
+        if locks:  # one at most
+            return [self._form(_RECORD_AND_LOCK, _OF_BOTH, (*locks[0], *row))]
+        if self._in_flight:
+            return [self._form(_ENDED, _OF_ENDED, (row[0], row[-1], *row[1:-1]))]
+        return [self._form(_RECORD, _OF_LOG, row)]
 
     def write(self, cursor: Any) -> None:
         """Sends it by a cursor of the driver's. On PostgreSQL it is one statement, a transaction of its own.
@@ -195,7 +218,7 @@ class Outcome(_Job):
             cursor.execute(sql, values)
             if self._in_flight and cursor.rowcount == 0:
                 raise LookupError(f"enforcement {self.log.enforcement_id} is not in flight")
-        self.log_id = cursor.lastrowid if self._dialect.name == "sqlite" else cursor.fetchone()[0]
+        self.log_id = cursor.lastrowid if self._forms.for_sqlite else cursor.fetchone()[0]
 
     def parts(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """The values that PostgreSQL takes, by column: of the log row, and of the lockout if there is one."""
@@ -205,27 +228,12 @@ class Outcome(_Job):
         return self._parts
 
     def _convert(self) -> object:
-        return self.encoded() if self._dialect.name == "sqlite" else self.parts()
+        return self.encoded() if self._forms.for_sqlite else self.parts()
 
     def told(self) -> EnforcementLog:
         """The log with its id: once it is durable."""
         vars(self.log)["id"] = self.log_id  # the database's, so there is no change to note, which takes 2 µs
         return self.log
-
-
-def _plain(
-    log: EnforcementLog, lockouts: Sequence[Lockout], clock: Callable[[], datetime], *, for_sqlite: bool
-) -> tuple[Values, Sequence[Values]] | None:
-    row = plain_log(log, for_sqlite=for_sqlite)
-    if row is None:
-        return None
-    locks: list[Values] = []
-    for lock in lockouts:
-        values = plain_lockout(lock, clock(), for_sqlite=for_sqlite)
-        if values is None:
-            return None
-        locks.append(values)
-    return row, locks
 
 
 def _checked(
