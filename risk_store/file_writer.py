@@ -17,18 +17,25 @@ from sqlalchemy.engine import URL
 from risk_store.deadlines import left_until
 from risk_store.engines import set_wal, translated
 
-__all__ = ["FileWriter"]
+__all__ = ["FileWriter", "OfThread"]
 
 T = TypeVar("T")
 
 
+class OfThread(threading.local):
+    """What a store knows of a thread."""
+
+    writing = False
+    """Whether it is in a write transaction of the store's."""
+
+
 class FileWriter:
-    """Of one store. `thread.writing` says whether a thread is in a write transaction of the store's.
+    """Of one store, which tells `thread` whether it is writing.
 
     Its connection is kept: taking one from the pool and giving it back costs as much as two rows.
     """
 
-    def __init__(self, engine: sa.Engine, url: URL, thread: threading.local) -> None:
+    def __init__(self, engine: sa.Engine, url: URL, thread: OfThread) -> None:
         self._engine = engine
         self._translated = translated(url)
         self._thread = thread

@@ -40,7 +40,7 @@ from risk_store.engines import (
     translated,
 )
 from risk_store.errors import NestedTransaction, SchemaMismatch, StoreBusy, StoreClosed
-from risk_store.file_writer import FileWriter
+from risk_store.file_writer import FileWriter, OfThread
 from risk_store.interrupted import Interrupted
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.models.base import utc_now
@@ -123,7 +123,7 @@ class RiskStore:
         self._guard = threading.Lock()
         self._verdict: schema.SchemaStatus | None = None
         self._closed = False
-        self._thread = threading.local()
+        self._thread = OfThread()
         self._file = FileWriter(self._engine, self._url, self._thread)
         self._sender = self._make_sender()
         _stores.add(self)
@@ -422,7 +422,7 @@ class RiskStore:
         could never write. (A thread that forks inside its own write transaction must not use the store in the child.)
         """
         self._turn_of_fork = ExitStack()
-        if not self._is_sqlite or self._in_memory or getattr(self._thread, "writing", False):
+        if not self._is_sqlite or self._in_memory or self._thread.writing:
             return
         with suppress(StoreBusy):
             self._turn_of_fork.enter_context(self._queue.turn(BUSY_TIMEOUT_S))
@@ -442,13 +442,13 @@ class RiskStore:
             self._readers.dispose(close=False)
         self._queue = WriterQueue()
         self._guard = threading.Lock()
-        self._thread = threading.local()
+        self._thread = OfThread()
         self._file = FileWriter(self._engine, self._url, self._thread)
         self._sender = self._make_sender()
         self._context = replace(self._context, live=LiveEnforcements())
 
     def _check_not_nested(self) -> None:
-        if getattr(self._thread, "writing", False):
+        if self._thread.writing:
             raise NestedTransaction
 
     def _check_ready(self, timeout_s: float = BUSY_TIMEOUT_S) -> None:

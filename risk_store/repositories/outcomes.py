@@ -100,10 +100,11 @@ class _Job(ABC):
 
     def is_ready(self) -> bool:
         """Whether it can be sent along with others; if not, it is `refused`."""
-        try:
-            self._convert()
-        except Exception as error:
-            self.refused = error
+        if self._encoded is None:
+            try:
+                self._convert()
+            except Exception as error:
+                self.refused = error
         return self.refused is None
 
     def _convert(self) -> object:
