@@ -98,10 +98,11 @@ class WriterQueue:
             place.gate = gate = threading.Lock()
             gate.acquire()
             self._waiting.append(place)
-        timeout_s = left_until(deadline)
-        while gate.acquire(timeout=left_until(deadline)):
+        timeout_s = left_s = left_until(deadline)
+        while gate.acquire(timeout=left_s):
             if place.settled or self._has_turn is place:
                 return
+            left_s = left_until(deadline)
         with self._mutex:
             if place.settled or self._has_turn is place:
                 return  # at the last moment
@@ -213,10 +214,11 @@ class AccountQueue:
             place.gate = gate = threading.Lock()
             gate.acquire()
             self._waiting.append(place)
-        timeout_s = left_until(deadline)
-        while gate.acquire(timeout=left_until(deadline)):
+        timeout_s = left_s = left_until(deadline)
+        while gate.acquire(timeout=left_s):
             if place.settled or place in self._running:
                 return
+            left_s = left_until(deadline)
         with self._mutex:
             if place.settled or place in self._running:
                 return  # at the last moment
