@@ -93,7 +93,7 @@ class CutOff:
                 WATCHDOG.call_at(deadline, self._look)
 
     def end(self) -> None:
-        """They have ended, all in time."""
+        """They have ended: nothing is cut for them any more."""
         self._deadline = None
 
     def close(self) -> None:

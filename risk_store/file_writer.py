@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from risk_store.deadlines import left_until
-from risk_store.engines import set_wal, translated
+from risk_store.engines import set_busy_timeout, set_wal, translated
 
 __all__ = ["FileWriter", "OfThread"]
 
@@ -41,7 +41,7 @@ class FileWriter:
         self._thread = thread
         self._connection: sa.Connection | None = None
         self._raw: Any = None  # the driver's own
-        self._busy_timeout_ms = -1  # how long SQLite waits on that connection
+        self._info: dict[Any, Any] = {}  # what the connection's own `info` holds
         self._cursor: Any = None  # for what returns no rows: one that was not read to its end would keep a snapshot
         self._wal_is_set = False
         self._is_closed = False
@@ -56,6 +56,8 @@ class FileWriter:
         with self._translated:
             self._thread.writing = True
             try:
+                if self._connection is not None and (self._connection.closed or self._connection.invalidated):
+                    self.drop()  # by a caller who kept it
                 connection = self._ready(deadline)
                 cursor = self._raw.cursor()
                 cursor.execute("BEGIN IMMEDIATE")
@@ -69,15 +71,14 @@ class FileWriter:
                 raise
             finally:
                 self._thread.writing = False
-            # What somebody did to it in his own transaction is not the next one's.
-            if self._is_closed or connection.closed or connection.invalidated or connection.get_execution_options():
-                self.drop()
+            if self._is_closed or connection.get_execution_options():
+                self.drop()  # options that somebody set for his own transaction are not the next one's
 
     def run(self, deadline: float, write: Callable[[Any], T]) -> T:
         """The same for a function that is given the cursor, and reads no rows: then it is committed.
 
         A block would take 5 µs more. Neither SQLAlchemy nor a caller's code comes near the connection meanwhile, so at
-        the end there is nothing to look for.
+        the end there is nothing to look for. (One that a caller kept and has closed fails at once, and is not kept.)
         """
         self._thread.writing = True
         try:
@@ -122,9 +123,8 @@ class FileWriter:
             self._raw = self._connection.connection.dbapi_connection
             self._cursor = self._raw.cursor()
             self._connection.detach()
-            self._busy_timeout_ms = -1
+            self._info = self._connection.info
         milliseconds = int((deadline - time.monotonic()) * 1000)
-        if not milliseconds * 0.99 <= self._busy_timeout_ms <= milliseconds:
-            self._cursor.execute(f"PRAGMA busy_timeout = {max(0, milliseconds)}").fetchall()
-            self._busy_timeout_ms = milliseconds
+        if not milliseconds * 0.99 <= self._info.get("busy_timeout_ms", -1) <= milliseconds:
+            set_busy_timeout(self._connection, milliseconds / 1000)
         return self._connection

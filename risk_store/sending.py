@@ -45,10 +45,19 @@ class Sender(ABC):
         self._clock = clock
 
     def record(
-        self, log: EnforcementLog, lockouts: Sequence[Lockout], deadline: float, general_way: GeneralWay
+        self,
+        log: EnforcementLog,
+        lockouts: Sequence[Lockout],
+        deadline: float,
+        check: Callable[[float], None],
+        general_way: GeneralWay,
     ) -> EnforcementLog:
-        """A finished enforcement and its lockouts: durable when it returns. Raises InvalidValue."""
+        """A finished enforcement and its lockouts: durable when it returns.
+
+        Raises InvalidValue, before `check` says whether the store may write now.
+        """
         outcome = Outcome(self._forms, log, lockouts, self._clock)
+        check(deadline)
 
         def again() -> None:
             with general_way(deadline) as tx:

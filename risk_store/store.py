@@ -227,8 +227,7 @@ class RiskStore:
         if self._sender is not None:
             deadline = time.monotonic() + self._context.limits.record_s
             try:
-                self._check_sending(deadline)
-                return self._sender.record(log, lockouts, deadline, self._transaction)
+                return self._sender.record(log, lockouts, deadline, self._check_sending, self._transaction)
             except BaseException as error:
                 tried = Tried(error, log, deadline)
         else:

@@ -109,7 +109,7 @@ class WriterQueue:
             place.gone = True
             if place in self._waiting:  # from here on nobody does its job
                 self._waiting.remove(place)
-        raise StoreBusy(f"other writers of this process kept the store for {timeout_s:.3g} s")
+        raise StoreBusy(f"other writers of this process kept the store for {round(timeout_s, 3):g} s")
 
     def take(self, place: Place, most: int) -> Sequence[Place]:
         """Those who wait right behind `place`, which has the turn, and whose jobs it may do: at most `most`.
@@ -224,7 +224,7 @@ class AccountQueue:
                 return  # at the last moment
             place.gone = True
             self._waiting = [other for other in self._waiting if other is not place]
-        raise StoreBusy(f"other records of this process kept the store for {timeout_s:.3g} s")
+        raise StoreBusy(f"other records of this process kept the store for {round(timeout_s, 3):g} s")
 
     def take(self, place: Place, most: int) -> Sequence[Place]:
         """Those who wait, and whose jobs `place` may do along with its own: at most `most`, in the order they came.

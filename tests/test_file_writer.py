@@ -111,3 +111,24 @@ def test_hot_statements_follow_a_map_of_schemas_as_all_others_do(store: RiskStor
     store.engine.update_execution_options(schema_translate_map={None: "temp"})
     with pytest.raises(sa.exc.OperationalError, match=r"temp\.lockouts"), store.begin() as tx:
         tx.lockouts.set(1, "loss", "R")
+
+
+@pytest.mark.parametrize("let_go", [sa.Connection.close, sa.Connection.invalidate])
+@pytest.mark.parametrize("follow", ["begin", "record", "enforce", "exclusive"])
+def test_a_connection_that_a_caller_kept_and_lets_go_of_later_costs_the_next_transaction_nothing(
+    store: RiskStore, let_go: Callable[[sa.Connection], None], follow: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with store.begin() as tx:
+        kept = tx.session.connection()
+        tx.enforcements.add(a_log(1))
+    let_go(kept)
+    if follow == "begin":
+        with store.begin() as tx:
+            tx.session.add(a_log(2))
+    elif follow == "record":
+        store.record(a_log(2))
+    else:
+        with store.enforce(2, "R", "A", "x", exclusive=follow == "exclusive"):
+            pass
+    assert accounts(store) == [1, 2]
+    assert not caplog.records

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -171,6 +171,22 @@ def test_a_record_that_may_not_be_written_never_joins_the_others(store: RiskStor
     with store.begin(), pytest.raises(NestedTransaction):
         store.record(a_log(1))
     assert (groups, rows(store)) == ([], [])
+
+
+@pytest.mark.parametrize("trouble", ["no file", "closed", "within a transaction"])
+def test_what_may_not_be_written_is_refused_as_that_whatever_else_is_wrong(
+    trouble: str, store: RiskStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = store if trouble != "no file" else RiskStore(f"sqlite:///{tmp_path / 'none.db'}")
+    if trouble == "closed":
+        asked.close()
+    with (
+        store.begin() if trouble == "within a transaction" else nullcontext(),
+        pytest.raises(InvalidValue, match="account_id"),
+    ):
+        asked.record(EnforcementLog())
+    assert not caplog.records, "and nobody is told that it was carried out and not recorded"
+    asked.close()
 
 
 def test_a_value_that_no_column_keeps_is_refused_alone_and_costs_the_others_nothing(

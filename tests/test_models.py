@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 from psycopg import sql
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.exc import UnmappedInstanceError
 
 from risk_store.codes import OrderSide, OrderState, OrderType, PositionType
 from risk_store.engines import open_engine, parse_url
@@ -958,17 +960,77 @@ def test_a_model_with_an_init_of_its_own_is_made_as_its_dataclass_says(model: ty
 def test_what_the_orm_knows_of_a_new_object_is_made_when_it_is_asked_for(
     look: Any, reason: str, engine: sa.Engine
 ) -> None:
-    logs = [EnforcementLog(account_id=5, rule_id="R", action="A", reason="one")]
-    logs += [copy.copy(logs[0]), pickle.loads(pickle.dumps(logs[0]))]
-    assert not any("_sa_instance_state" in vars(log) for log in logs)
-    for log in logs:
-        look(log)
-    assert len({id(sa.inspect(log)) for log in logs}) == 3, "each has its own"
-    assert sa.inspect(logs[0]) is sa.inspect(logs[0])
+    log = EnforcementLog(account_id=5, rule_id="R", action="A", reason="one")
+    assert "_sa_instance_state" not in vars(log)
+    look(log)
+    assert sa.inspect(log) is sa.inspect(log)
     with Session(engine) as session:
-        session.add_all(logs)
+        session.add(log)
         session.commit()
-        assert session.scalars(sa.select(EnforcementLog.reason)).all() == [reason] * 3
+        assert session.scalars(sa.select(EnforcementLog.reason)).all() == [reason]
+
+
+def test_threads_that_look_at_one_new_object_at_once_see_the_same() -> None:
+    logs = [EnforcementLog(account_id=n) for n in range(2_000)]
+    seen: list[list[Any]] = [[], []]
+    began = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=lambda own=own: own.extend(map(sa.inspect, logs))) for own in seen]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(began)
+    assert all(one is other for one, other in zip(*seen, strict=True))
+
+
+READ_FIRST = """
+import pickle, sys
+import sqlalchemy as sa
+[log, lockout] = pickle.loads(bytes.fromhex(sys.stdin.read()))
+log.reason = "two"
+print(log.reason, lockout.locked_until, sa.inspect(log).transient, lockout.to_dict()["account_id"])
+"""
+
+
+def test_a_pickled_object_can_be_the_first_that_another_process_sees() -> None:
+    sent = pickle.dumps([EnforcementLog(account_id=5, reason="one"), Lockout(account_id=5)]).hex()
+    told = subprocess.run(
+        [sys.executable, "-c", READ_FIRST], input=sent, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert told.stdout.strip() == "two None True 5"
+
+
+def test_the_class_itself_is_no_object_of_the_orm() -> None:
+    EnforcementLog()
+    with Session() as session, pytest.raises(UnmappedInstanceError, match="was a class"):
+        session.add(EnforcementLog)
+
+    class Ours(EnforcementLog):
+        __abstract__ = True
+
+        def __init__(self, account_id: int) -> None:
+            super().__init__(account_id=account_id)
+
+    ours = Ours(7)
+    ours.reason = "two"
+    assert (ours.account_id, sa.inspect(ours).transient) == (7, True)
+
+
+def test_objects_made_while_somebody_watches_the_init_are_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, init, told = Lockout(account_id=1), Lockout.__init__, []
+
+    def traced(self: Lockout, **given: Any) -> None:
+        told.append(given)
+        init(self, **given)
+
+    monkeypatch.setattr(Lockout, "__init__", traced)
+    for lockout in (before, Lockout(account_id=2)):
+        lockout.reason = "loss"
+        assert sa.inspect(lockout).transient
+    assert told == [{"account_id": 2}]
 
 
 SUBCLASS = """

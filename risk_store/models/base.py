@@ -10,7 +10,7 @@ from inspect import Parameter, Signature
 from typing import Annotated, Any, ClassVar, Self
 
 import sqlalchemy as sa
-from sqlalchemy.orm import DeclarativeBase, MappedAsDataclass, class_mapper, mapped_column
+from sqlalchemy.orm import ClassManager, DeclarativeBase, InstanceState, MappedAsDataclass, class_mapper, mapped_column
 
 from risk_store.codes import OrderSide, OrderState, OrderType, PositionType
 from risk_store.columns import (
@@ -106,7 +106,6 @@ _QUICK: set[Any] = set()  # quick_init, and what it has written out in its place
 def _written_out(model: Any) -> Callable[..., None]:
     """The ``__init__`` of `model`, with the parameters of the dataclass's own one, and written out as that one is."""
     manager = class_mapper(model).class_manager
-    setattr(model, manager.STATE_ATTR, _StateWhenAsked())
     names: dict[str, Any] = {"not_given": _NOT_GIVEN}
     parameters, lines = ["self"], ["values = self.__dict__"]
     blank = manager.new_instance()  # which has no value, and tells the default of each
@@ -135,21 +134,23 @@ def _written_out(model: Any) -> Callable[..., None]:
 
 
 class _StateWhenAsked:
-    """What SQLAlchemy knows of a new object, made when SQLAlchemy first looks for it.
+    """What SQLAlchemy knows of a new object of `model`, made when SQLAlchemy first looks for it.
 
     `store.record` writes its objects without the ORM, and most of them are never anything else's: making what nobody
     asks for, and taking it apart again, was a fifth of what such a record takes more than the plain driver. (SQLAlchemy
     looks for it under ``STATE_ATTR`` whenever it is given an object, and knows no other way.)
     """
 
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
     def __get__(self, instance: Any, owner: Any) -> Any:
-        if instance is None:
-            return self
-        manager = class_mapper(owner).class_manager
-        if owner.__init__ not in _QUICK:  # SQLAlchemy's frame around another `__init__` makes it, if there is none
-            raise AttributeError(manager.STATE_ATTR)
-        manager.setup_instance(instance)  # from now on it is the object's own
-        return vars(instance)[manager.STATE_ATTR]
+        # SQLAlchemy's frame around an `__init__` of somebody's own looks whether there is one, and makes it.
+        if instance is None or hasattr(owner.__init__, "_sa_original_init"):
+            raise AttributeError(ClassManager.STATE_ATTR)
+        manager = class_mapper(self._model).class_manager
+        # From now on it is the object's own: the same for all threads that ask at once.
+        return vars(instance).setdefault(manager.STATE_ATTR, InstanceState(instance, manager))
 
 
 def quick_init(self: Any, *args: Any, **given: Any) -> None:
@@ -187,7 +188,16 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
         super().__init_subclass__(**keywords)
         if getattr(cls.__init__, "_sa_original_init", None) is quick_init:
             cls.__init__ = quick_init  # type: ignore[method-assign]  # without SQLAlchemy's frame
+        is_quick = cls.__init__ is quick_init or any(ClassManager.STATE_ATTR in vars(each) for each in cls.__mro__)
+        if is_quick and "__mapper__" in vars(cls):
+            setattr(cls, ClassManager.STATE_ATTR, _StateWhenAsked(cls))
         cls.__signature__ = _signature(cls)  # for help() and editors, whichever way it is made
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As SQLAlchemy's objects are pickled: with what it knows of them, which makes them usable wherever they are
+        read."""
+        sa.inspect(self)
+        return vars(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-ready values: codes as integers, instants as ISO 8601 with offset, dates as ISO 8601."""

@@ -70,8 +70,8 @@ def plain_log(log: EnforcementLog, *, for_sqlite: bool) -> tuple[Any, ...] | Non
     ):
         if not for_sqlite:
             return values
-        true, at = 1 if success else 0, began.isoformat(" ")[:-6]
-        return account, rule, action, reason, true, error, positions, orders, at, ms, details, name
+        truth, at = int(success), began.isoformat(" ")[:-6]
+        return account, rule, action, reason, truth, error, positions, orders, at, ms, details, name
     return None
 
 
