@@ -98,22 +98,33 @@ def trail(ground: Ground, size: Size, book: Book, _peers: Mapping[str, Callable[
 
 
 def read_at_start(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Place], Way]]) -> None:
-    """R5: the working orders among others that are done."""
+    """R5: the working orders among others that are done. As W1: those of which something is promised have rounds of
+    their own, and more of them, since models take several times as long."""
     work = f"R5, {size.working:,} working orders"
     peers = some(peers, size)
-    floor = "plain driver, a dataclass with slots"
-    with entered(ground, [Plain, Ours, Ours, *peers.values()]) as ways:
+    with entered(ground, [Plain, Ours, *peers.values()]) as ways:
         for way in ways:
             _fill(way.place, size.working, size.stops)
-        plain, quick, models, *others = ways
-        reads: list[tuple[str, Callable[[], Iterable[Any]]]] = [(floor, plain.working)]
-        if isinstance(quick, Ours):
-            reads.append((SNAPSHOT, quick.snapshot))
-        reads.append((WORKING, models.working))
-        reads += [(name, way.working) for name, way in zip(peers, others, strict=True)]
-        kept: list[Any] = []
+        plain, ours, *others = ways
         of_floor = cache(lambda: [*map(_values, plain.working())])
-        outcome = contest([_reading(name, read_, of_floor, kept) for name, read_ in reads], size.report_rounds)
+        reads = {"plain driver, a dataclass with slots": plain.working}
+        if isinstance(ours, Ours):
+            _read(work, reads | {SNAPSHOT: ours.snapshot}, of_floor, size.event_rounds, ground, size, book)
+        models = {WORKING: ours.working, **{name: way.working for name, way in zip(peers, others, strict=True)}}
+        _read(f"{work}, as models", reads | models, of_floor, size.report_rounds, ground, size, book)
+
+
+def _read(
+    work: str,
+    reads: Mapping[str, Callable[[], Iterable[Any]]],
+    of_floor: Callable[[], list[Any]],
+    rounds: int,
+    ground: Ground,
+    size: Size,
+    book: Book,
+) -> None:
+    kept: list[Any] = []
+    outcome = contest([_reading(name, read_, of_floor, kept) for name, read_ in reads.items()], rounds)
     book.refuse(work, ground.label, outcome)
     book.add(work, ground.label, outcome, "µs per order", lambda seconds: seconds / size.working * 1e6)
     book.floor_ratio(work, ground.label, outcome, SNAPSHOT, 1.3)
