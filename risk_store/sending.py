@@ -58,15 +58,7 @@ class Sender(ABC):
         """
         outcome = Outcome(self._forms, log, lockouts, self._clock)
         check(deadline)
-
-        def again() -> None:
-            with general_way(deadline) as tx:
-                lock_all(tx, lockouts)
-                if not written_before(tx, log):
-                    tx.enforcements.add(log)
-                outcome.log_id = log.id
-
-        self._send_in_turn(outcome, again, deadline)
+        self._send_in_turn(outcome, deadline, general_way)
         return outcome.told()
 
     @abstractmethod
@@ -87,8 +79,8 @@ class Sender(ABC):
     def close(self) -> None:
         """Closes the connections of its own; those that are in use, when they are no more."""
 
-    def _send_in_turn(self, job: Outcome | Intent, again: Callable[[], None], deadline: float) -> None:
-        """Sends it when its turn comes, unless another thread has taken it along; `again` is the general way."""
+    def _send_in_turn(self, job: Outcome | Intent, deadline: float, general_way: GeneralWay) -> None:
+        """Sends it when its turn comes, unless another thread has taken it along."""
         queue, place = self.queue, Place(job)
         try:
             try:
@@ -97,7 +89,8 @@ class Sender(ABC):
                     if job.refused is not None:
                         raise job.refused
                 elif place.alone or not self._is_sent(place, deadline):
-                    again()
+                    with general_way(deadline) as tx:
+                        _write_again(tx, job)
             except StoreBusy:
                 job.encoded()  # what may not be written is refused as that, however long it has waited
                 raise
@@ -147,12 +140,7 @@ class ToFile(Sender):
         deadline: float,
         general_way: GeneralWay,
     ) -> None:
-        def again() -> None:
-            with general_way(deadline) as tx:
-                lock_all(tx, lockouts)
-                tx.enforcements.start_again(in_flight)
-
-        self._send_in_turn(Intent(self._forms, in_flight, lockouts, self._clock), again, deadline)
+        self._send_in_turn(Intent(self._forms, in_flight, lockouts, self._clock), deadline, general_way)
 
     def end(self, latest: Callable[[], EnforcementLog], deadline: float) -> EnforcementLog:
         def write(cursor: Any) -> Outcome:
@@ -229,6 +217,17 @@ class ToServer(Sender):
                 place.job.write(recorder.cursor)
 
         self.recorders.run(deadline, send)
+
+
+def _write_again(tx: Transaction, job: Outcome | Intent) -> None:
+    """What may have been written before: nothing of it twice."""
+    lock_all(tx, job.lockouts)
+    if isinstance(job, Intent):
+        tx.enforcements.start_again(job.in_flight)
+        return
+    if not written_before(tx, job.log):
+        tx.enforcements.add(job.log)
+    job.log_id = job.log.id
 
 
 def _ended(forms: Forms, cursor: Any, latest: Callable[[], EnforcementLog], clock: Callable[[], datetime]) -> Outcome:

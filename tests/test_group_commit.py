@@ -147,7 +147,9 @@ def test_a_record_is_there_for_others_when_its_caller_returns(store: RiskStore) 
         assert [reason for account, reason in found if account == account_id] == [f"{n:02}" for n in range(15)]
 
 
-def test_a_record_that_fails_fails_alone(store: RiskStore) -> None:
+def test_a_record_that_fails_fails_alone(store: RiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried_again, write = [], store._write
+    monkeypatch.setattr(store, "_write", lambda timeout_s: (tried_again.append(timeout_s), write(timeout_s))[1])
     store.record(a_log(1, enforcement_id="e-1"))
     same = a_log(1, enforcement_id="e-1", execution_time_ms=5)  # of another outcome: refused by the database
     works = [
@@ -161,6 +163,7 @@ def test_a_record_that_fails_fails_alone(store: RiskStore) -> None:
     assert isinstance(raised[0].__cause__, sa.exc.IntegrityError)
     assert [account for account, _ in rows(store)] == [1, 2, 3], "in their order, too"
     assert rows(store, LOCKED) == [(2,), (3,)]
+    assert len(tried_again) == 1 + 2, "the block of this test; its own further attempts; the others keep their places"
 
 
 def test_a_record_that_may_not_be_written_never_joins_the_others(store: RiskStore, groups: list[int]) -> None:

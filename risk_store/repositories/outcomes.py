@@ -78,11 +78,12 @@ class _Job(ABC):
     If its values are `plain` (:mod:`risk_store.repositories.plain_rows`) they are what the driver takes already.
     """
 
-    __slots__ = ("_encoded", "_forms", "_plain", "account_id", "locks", "refused")
+    __slots__ = ("_encoded", "_forms", "_plain", "account_id", "lockouts", "locks", "refused")
 
-    def __init__(self, forms: Forms, account_id: int, *, locks: bool, plain: bool) -> None:
+    def __init__(self, forms: Forms, account_id: int, lockouts: Sequence[Lockout], *, plain: bool) -> None:
         self.account_id = account_id
-        self.locks = locks
+        self.lockouts = lockouts
+        self.locks = bool(lockouts)
         self.refused: Exception | None = None
         """What is wrong with a value, for its own thread to raise: found by another one, which goes on without it."""
         self._forms = forms
@@ -132,7 +133,7 @@ class Intent(_Job):
     On PostgreSQL one statement for both, unless `apart`, as a distributed one takes them.
     """
 
-    __slots__ = ("_apart", "_begun", "_locks")
+    __slots__ = ("_apart", "_begun", "_locks", "in_flight")
 
     def __init__(
         self,
@@ -145,7 +146,8 @@ class Intent(_Job):
     ) -> None:
         self._locks, self._begun = _lockouts(lockouts, clock), tuple(in_flight_values(in_flight).values())
         self._apart = apart
-        super().__init__(forms, in_flight.account_id, locks=bool(lockouts), plain=False)
+        super().__init__(forms, in_flight.account_id, lockouts, plain=False)
+        self.in_flight = in_flight
 
     def _encode(self) -> Encoded:
         if not self._forms.for_sqlite and len(self._locks) == 1 and not self._apart:
@@ -187,7 +189,7 @@ class Outcome(_Job):
     ) -> None:
         plain = plain_rows(log, lockouts, clock, for_sqlite=forms.for_sqlite)
         row, locks = plain or _checked(log, lockouts, clock)
-        super().__init__(forms, row[0], locks=bool(locks), plain=plain is not None)
+        super().__init__(forms, row[0], lockouts, plain=plain is not None)
         self.log = log
         self.log_id: int | None = None
         """Of the log row, once it is written; durable it is when the transaction is."""
