@@ -180,7 +180,7 @@ def test_lines_that_cannot_be_used_are_kept_with_their_reasons(filled: str, tmp_
     assert told[-1] == f"risk-store: 12 refused, with reasons: {file}.rejected.jsonl"
     kept = Path(f"{file}.rejected.jsonl")
     corrected = tmp_path / "corrected.jsonl"
-    corrected.write_text(kept.read_text().replace("-3", "5"))
+    corrected.write_text(kept.read_text().replace('"account_id": -3', '"account_id": 5'))
     assert run("import", filled, str(corrected)).stdout == "12 records written, 0 in the store already\n"
     named = run("import", filled, str(file), "--rejected", str(tmp_path / "mine.jsonl"), "--json")
     assert json.loads(named.stdout)["rejected"] == f"{tmp_path}/mine.jsonl"
