@@ -63,11 +63,7 @@ class Sender(ABC):
 
     @abstractmethod
     def begin(
-        self,
-        in_flight: EnforcementInFlight,
-        lockouts: Sequence[Lockout],
-        deadline: float,
-        general_way: GeneralWay,
+        self, in_flight: EnforcementInFlight, lockouts: Sequence[Lockout], deadline: float, general_way: GeneralWay
     ) -> None:
         """The beginning of an enforcement, and its lockouts."""
 
@@ -134,11 +130,7 @@ class ToFile(Sender):
         self._file = file
 
     def begin(
-        self,
-        in_flight: EnforcementInFlight,
-        lockouts: Sequence[Lockout],
-        deadline: float,
-        general_way: GeneralWay,
+        self, in_flight: EnforcementInFlight, lockouts: Sequence[Lockout], deadline: float, general_way: GeneralWay
     ) -> None:
         self._send_in_turn(Intent(self._forms, in_flight, lockouts, self._clock), deadline, general_way)
 

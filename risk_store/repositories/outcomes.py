@@ -1,9 +1,10 @@
 """Enforcements by the driver itself: what ``store.enforce`` and ``store.record`` send at their first attempts.
 
 The values are checked before anybody waits for the database: whoever has the turn may then write the rows of other
-threads among its own (group commit). It converts them too: for thirty rows in one go that takes a third of what thirty
-threads take, each of which begins with the caches of another one. What the general way costs more (a
-transaction's repositories, SQLAlchemy's begin, commit and result) is printed by `python -m benchmarks --only W1`.
+threads among its own (group commit). A plain row is what a file's driver takes once it is checked; other rows, and
+those of a server, whoever has the turn converts too: thirty in one go take a third of what thirty threads take, each of
+which begins with the caches of another one. What the general way costs more (a transaction's repositories, SQLAlchemy's
+begin, commit and result) is printed by `python -m benchmarks --only W1`.
 SQLAlchemy's events of the cursor and of the connection (and `echo`) do not see it.
 """
 
@@ -202,9 +203,8 @@ class Outcome(_Job):
     def _encode(self) -> Encoded:
         row, locks = self._row, self._locks
         if self._forms.for_sqlite:
-            ended = (
-                [self._form(TAKE_BACK, _KEY, (row[0], row[-1]))] if self._in_flight else []
-            )  # first column, and last
+            key = (row[0], row[-1])  # the first column and the last
+            ended = [self._form(TAKE_BACK, _KEY, key)] if self._in_flight else []
             return [*ended, *[self._form(SET, _SET, lock) for lock in locks], self._form(INSERT, LOG_COLUMNS, row)]
         if locks:  # one at most
             return [self._form(_RECORD_AND_LOCK, _OF_BOTH, (*locks[0], *row))]
