@@ -52,8 +52,9 @@ class Result:
     def median(self, measure: str = "seconds") -> float:
         return statistics.median(self.measures[measure])
 
-    def ratio_to(self, other: Result, measure: str = "seconds") -> float:
-        pairs = zip(self.measures[measure], other.measures[measure], strict=True)
+    def ratio_to(self, other: Result, measure: str = "seconds", of: str | None = None) -> float:
+        """The median of the rounds' own ratios: of this one's `measure` to the other one's, or to its measure `of`."""
+        pairs = zip(self.measures[measure], other.measures[of or measure], strict=True)
         return statistics.median(ours / theirs for ours, theirs in pairs)
 
 

@@ -5,6 +5,7 @@ Every event changes its order, whatever the round, and every price moves each st
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -30,6 +31,7 @@ __all__ = ["read_at_start", "single_and_batch", "trail"]
 FLOOR = "plain driver, one upsert"
 APPLY, APPLY_MANY, TRAIL = "tx.orders.apply", "tx.orders.apply_many", "tx.orders.trail"
 SNAPSHOT, WORKING = "tx.orders.snapshot()", "tx.orders.working()"
+ALL, NONE = "all move", "none moves"  # the measures of W4
 OTHER_CONTRACT = "CON.F.US.EP.U26"
 COLUMNS = [name.strip() for name in ORDER_COLUMNS.split(",")]
 # Each contender's own clock said when: that is compared nowhere.
@@ -70,31 +72,30 @@ def single_and_batch(ground: Ground, size: Size, book: Book, peers: Mapping[str,
 
 
 def trail(ground: Ground, size: Size, book: Book, _peers: Mapping[str, Callable[[Place], Way]]) -> None:
-    """W4: a price moves all stops of a contract, or none."""
+    """W4: a price moves all stops of a contract, or none. In one contest, since one is promised as a part of the other;
+    each contender has a database for either."""
     floor, objects = "plain driver, one UPDATE with the arithmetic", "SQLAlchemy ORM, load, set, flush"
-    medians: dict[bool, float] = {}
-    for moves in (True, False):
-        work = f"W4, {size.stops:,} stops, {'all move' if moves else 'none moves'}"
-        with entered(ground, [Plain, Ours, Peer]) as ways:
-            for way in ways:
-                _fill(way.place, size.stops, size.others)
-            contenders = [
-                _writing(name, way, ways[0], _prices(way, size.prices, moves=moves))
-                for name, way in zip((floor, TRAIL, objects), ways, strict=True)
-            ]
-            outcome = contest(contenders, size.rounds)
-        book.refuse(work, ground.label, outcome)
-        book.add(work, ground.label, outcome, "ms", lambda seconds: seconds / size.prices * 1e3)
-        ours, loaded = outcome.get(TRAIL), outcome.get(objects)
-        if ours is None:
-            continue
-        medians[moves] = ours.median()
-        if moves:
-            book.floor_ratio(work, ground.label, outcome, TRAIL, 2.5)
-            if loaded is not None:
-                book.at_least(work, ground.label, f"{TRAIL}: faster than {objects}", 4, loaded.ratio_to(ours))
-        elif True in medians:
-            book.at_most(work, ground.label, f"{TRAIL}: of all move", 0.15, medians[False] / medians[True])
+    makers: list[Callable[[Place], Way]] = [Plain, Ours, Peer]
+    with entered(ground, makers + makers) as ways:
+        for way in ways:
+            _fill(way.place, size.stops, size.others)
+        moved, still = ways[: len(makers)], ways[len(makers) :]
+        contenders = [
+            _trailing(name, (all_, none), (moved[0], still[0]), size.prices)
+            for name, all_, none in zip((floor, TRAIL, objects), moved, still, strict=True)
+        ]
+        outcome = contest(contenders, size.rounds)
+    all_move, none_moves = (f"W4, {size.stops:,} stops, {measure}" for measure in (ALL, NONE))
+    book.refuse(all_move, ground.label, outcome)
+    for work, measure in ((all_move, ALL), (none_moves, NONE)):
+        book.add(work, ground.label, outcome, "ms", lambda seconds: seconds / size.prices * 1e3, measure)
+    ours, loaded = outcome.get(TRAIL), outcome.get(objects)
+    if ours is None:
+        return
+    book.floor_ratio(all_move, ground.label, outcome, TRAIL, 2.5, ALL)
+    if loaded is not None:
+        book.at_least(all_move, ground.label, f"{TRAIL}: faster than {objects}", 4, loaded.ratio_to(ours, ALL))
+    book.at_most(none_moves, ground.label, f"{TRAIL}: of all move", 0.15, ours.ratio_to(ours, NONE, of=ALL))
 
 
 def read_at_start(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Place], Way]]) -> None:
@@ -145,21 +146,38 @@ def _at_once(apply_many: Callable[[Iterable[OrderUpdate]], object], batches: lis
     return turn
 
 
-def _prices(way: Any, prices: int, *, moves: bool) -> Turn:
-    """One after another, as they come: the first finds nothing in the processor's caches."""
+def _trailing(name: str, ways: tuple[Any, Any], floor: tuple[Way, Way], prices: int) -> Contender:
+    """Some prices that move none, of a database of their own, and as many that move all. One after another, as they
+    come: the first finds nothing in the processor's caches."""
+    moved, still = ways
 
-    def turn(number: int) -> None:
+    def before(_number: int) -> None:
+        settle(moved.place)
+        settle(still.place)
+
+    def turn(number: int) -> Mapping[str, float]:
+        started = time.perf_counter()
+        for _ in range(prices):
+            still.trail(MNQ, 21_005.0)
+        moves = time.perf_counter()
         for price in range(number * prices, (number + 1) * prices):
-            way.trail(MNQ, 22_000.0 + 10.0 * price if moves else 21_005.0)
+            moved.trail(MNQ, 22_000.0 + 10.0 * price)
+        return {NONE: moves - started, ALL: time.perf_counter() - moves}
 
-    return turn
+    def check() -> str | None:
+        found = (_same_orders(way, floor_way) for way, floor_way in zip(ways, floor, strict=True))
+        return next(filter(None, found), None)
+
+    return Contender(name, turn, check, before)
 
 
 def _writing(name: str, way: Way, floor: Way, turn: Turn) -> Contender:
-    def check() -> str | None:
-        return durability(way) or difference(read(way.place, ORDERS), read(floor.place, ORDERS))
+    return Contender(name, turn, lambda: _same_orders(way, floor), before=lambda _number: settle(way.place))
 
-    return Contender(name, turn, check, before=lambda _number: settle(way.place))
+
+def _same_orders(way: Way, floor: Way) -> str | None:
+    """What is wrong with how somebody wrote orders."""
+    return durability(way) or difference(read(way.place, ORDERS), read(floor.place, ORDERS))
 
 
 def _reading(

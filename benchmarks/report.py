@@ -105,11 +105,13 @@ class Book:
     def at_least(self, work: str, engine: str, what: str, limit: float, measured: float, unit: str = "x") -> None:
         self._add_target(Target(work, engine, what, "≥", limit, unit, measured))
 
-    def floor_ratio(self, work: str, engine: str, outcome: Outcome, name: str, limit: float) -> None:
+    def floor_ratio(
+        self, work: str, engine: str, outcome: Outcome, name: str, limit: float, measure: str = "seconds"
+    ) -> None:
         """A target on how many times the floor's time `name` takes, if it was not refused."""
         if (ours := outcome.get(name)) is not None:
             what = f"{name}: of {outcome.floor.name}"
-            self.at_most(work, engine, what, limit, ours.ratio_to(outcome.floor))
+            self.at_most(work, engine, what, limit, ours.ratio_to(outcome.floor, measure))
 
     def best_peer(
         self, work: str, engine: str, outcome: Outcome, name: str, peers: Sequence[str], limit: float

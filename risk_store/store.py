@@ -130,8 +130,8 @@ class RiskStore:
         """The engine that writes; for SQLAlchemy code of your own. It does not take the verdict or a turn for you.
 
         Its cursor events do not see what :meth:`record` and :meth:`enforce` send, nor, on an SQLite file and by
-        psycopg, the hot statements of :meth:`begin` (an event, a log row, a lockout): those go by the driver. Its pool's
-        events do not see each :meth:`begin`, which keeps the connection that it had last.
+        psycopg, the hot statements of :meth:`begin` (an event, a log row, a lockout): those go by the driver. Its
+        pool's events do not see each :meth:`begin`, which keeps the connection that it had last.
         """
         return self._engine
 
