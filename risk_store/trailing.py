@@ -21,13 +21,24 @@ from typing import Any, NamedTuple
 from risk_store.codes import OrderSide
 from risk_store.errors import InvalidValue
 
-__all__ = ["StopMove", "TrailResult", "Trailed", "check_market", "finite_price", "in_ticks", "stop_behind", "trail"]
+__all__ = [
+    "Reach",
+    "StopMove",
+    "TrailResult",
+    "Trailed",
+    "check_market",
+    "finite_price",
+    "in_ticks",
+    "stop_behind",
+    "trail",
+]
 
 _ON_TICK = 1e-6
 _DECIMALS = 9
 _NO_FRACTION = 2.0**53  # from here on every float is a whole number, or infinite
 _STEP = Decimal(1).scaleb(-_DECIMALS)
 _NOISE = _STEP.scaleb(-6)
+_FAR = 1e15  # prices beyond it are nobody's, and the sums below might not be kept by a float
 _EXACT = Context(prec=60)  # an application's own context may be coarse
 
 
@@ -150,6 +161,33 @@ def stop_behind(side: OrderSide, distance: float, price: float, tick_size: float
     -27.63
     """
     return _price_of(_ticks_behind(_is_sell(side), distance, price, tick_size), tick_size)
+
+
+class Reach(NamedTuple):
+    """Which stops a price surely neither moves nor triggers, told by sums and comparisons alone: a database's own
+    arithmetic may do that, though not decide. So it need not show a thousand orders with which nothing is to be done.
+
+    Of a distance less than `far`: a SELL stop that is below `below` and above ``above - distance``, a BUY stop that is
+    above `above` and below ``below + distance``. All in price units. What is nearer than two ticks is left to
+    :func:`trail`, and so is all else that is no such number.
+
+    >>> reach = Reach.of(21050.0, 0.25)
+    >>> reach.above - 10.0 < 21045.0 < reach.below, reach.above - 10.0 < 21040.25
+    (True, False)
+    """
+
+    below: float
+    above: float
+    far: float
+
+    @classmethod
+    def of(cls, price: float, tick_size: float | None) -> Reach:
+        """Of a price as :func:`check_market` gives it."""
+        # More than any rounding: to a tick, to 9 decimals, and a float's own, of a sum with a distance less than `far`.
+        slack = 2 * max(tick_size or 0.0, 1e-6) + 1e-9 * abs(price)
+        if abs(price) + slack < _FAR:
+            return cls(price - slack, price + slack, 1e9 * slack)
+        return cls(-math.inf, math.inf, 0.0)  # none
 
 
 def _is_sell(side: OrderSide) -> bool:

@@ -10,11 +10,11 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from risk_store import InvalidValue, Order, OrderSide, OrderState, OrderType
-from risk_store.trailing import Trailed, in_ticks, stop_behind, trail
+from risk_store.trailing import Reach, Trailed, check_market, in_ticks, stop_behind, trail
 
 BUY, SELL = OrderSide.BUY, OrderSide.SELL
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -182,6 +182,73 @@ def test_a_tick_of_more_than_nine_decimals_never_loosens_a_stop() -> None:
         assert new >= stop
         stop = new
     assert stop == pytest.approx(410_689 * size, abs=1e-9)
+
+
+@settings(max_examples=1_000)
+@given(
+    sides,
+    ticks,
+    counts,
+    st.integers(1, 50),
+    st.sampled_from([0, 1]),
+    st.floats(-3, 3) | st.floats(-2e-6, 2e-6) | st.floats(-1e-9, 1e-9),
+    st.booleans(),
+)
+def test_a_stop_that_is_out_of_a_prices_reach_is_neither_moved_nor_triggered(
+    side: OrderSide, tick: Fraction, count: int, behind: int, where: int, off: float, is_known: bool
+) -> None:
+    """Stops about the price, and about where they begin to move: by some ticks, and by less than is told from none."""
+    size, price, distance = float(tick), float(count * tick), float(behind * tick)
+    stop = stop_of(side, distance * where, price) + off * size
+    if is_out_of(Reach.of(price, size if is_known else None), side, stop, distance):
+        assert trail(side, stop, distance, price, size if is_known else None) == Trailed(stop, stop, False)
+
+
+@settings(max_examples=500)
+@given(
+    sides,
+    st.none() | st.floats(1e-9, 1e300),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.floats(0, exclude_min=True, allow_infinity=False),
+    st.floats(0, 1),
+)
+def test_not_even_of_prices_that_are_nobodys(
+    side: OrderSide, tick: float | None, price: float, distance: float, where: float
+) -> None:
+    try:
+        check_market(price, tick)
+    except InvalidValue:
+        return
+    stop = stop_of(side, distance * where, price)
+    if is_out_of(Reach.of(price, tick), side, stop, distance):
+        assert trail(side, stop, distance, price, tick) == Trailed(stop, stop, False)
+
+
+@given(sides, ticks.map(float) | st.none(), decimals, st.floats(30, 1000))
+def test_a_stop_well_behind_a_price_and_within_its_distance_is_out_of_reach(
+    side: OrderSide, tick: float | None, price: float, distance: float
+) -> None:
+    """Else nothing would ever be left out."""
+    assert is_out_of(Reach.of(price, tick), side, stop_of(side, distance / 2, price), distance)
+
+
+@pytest.mark.parametrize("distance", [-10.0, 0.0, math.inf, -math.inf, math.nan, -1.7e308, 1.7e308])
+@pytest.mark.parametrize("stop", [-1.7e308, -math.inf, math.nan, math.inf, 1.7e308, 0.0])
+def test_what_cannot_trail_is_never_out_of_reach(stop: float, distance: float) -> None:
+    for price, tick in ((21_000.0, 0.25), (-37.63, None), (1.7e308, None), (5.0, 1e300), (-1e15, 0.25)):
+        reach = Reach.of(price, tick)
+        assert not any(is_out_of(reach, side, stop, distance) for side in OrderSide)
+
+
+def is_out_of(reach: Reach, side: OrderSide, stop: float, distance: float) -> bool:
+    """As a database tells it."""
+    if side is SELL:
+        return distance < reach.far and reach.above - distance < stop < reach.below
+    return distance < reach.far and reach.above < stop < reach.below + distance
+
+
+def stop_of(side: OrderSide, distance: float, price: float) -> float:
+    return price - distance if side is SELL else price + distance
 
 
 def test_prices_beyond_all_precision_do_no_harm() -> None:

@@ -27,7 +27,7 @@ from risk_store.repositories.reconciling import Reconciled, compare, of_account
 from risk_store.statements import arguments
 from risk_store.statements import orders as statements
 from risk_store.statements.ids import DISTRIBUTED, as_parameter
-from risk_store.trailing import StopMove, Trailed, TrailResult, check_market, trail
+from risk_store.trailing import Reach, StopMove, Trailed, TrailResult, check_market, trail
 
 __all__ = ["OrderRepository"]
 
@@ -205,7 +205,7 @@ class OrderRepository(Repository):
         arguments.text("contract_id", contract_id)
         price, tick_size = check_market(price, tick_size)
         seen = None if at is None else arguments.instant("at", at)
-        asked = {"contract": contract_id, "at": seen}
+        asked = {"contract": contract_id, "at": seen, **Reach.of(price, tick_size)._asdict()}
         moves: list[StopMove] = []
         triggered: list[int] = []
         has_turn = self._dialect(Order) != "postgresql"

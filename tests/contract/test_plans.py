@@ -12,8 +12,10 @@ import pytest
 from sqlalchemy.orm import Session
 
 from risk_store.statements import enforcements, lockouts, orders, positions, slow_enforcements, trades
+from risk_store.trailing import Reach
 
 NOW = datetime(2025, 10, 21, 17, 0, tzinfo=UTC)
+REACH = Reach.of(21_000.0, 0.25)._asdict()
 KEY = {"account_id": 1, "enforcement_id": "e-1"}
 
 # What is asked, with which parameters, and the index: one name, or SQLite's and PostgreSQL's.
@@ -49,17 +51,17 @@ READS: dict[str, tuple[Any, dict[str, Any], tuple[str, str]]] = {
     ),
     "trailing stops of a contract": (
         orders.TRAILING_ORDERS,
-        {"contract": "X", "at": None},
+        {"contract": "X", "at": None, **REACH},
         ("ix_orders_trailing",) * 2,
     ),
     "what decides about the trailing stops of a contract": (
         orders.TRAILING_FIGURES,
-        {"contract": "X", "at": None},
+        {"contract": "X", "at": None, **REACH},
         ("ix_orders_trailing",) * 2,
     ),
     "trailing stops of a contract by a time": (
         orders.TRAILING_ORDERS,
-        {"contract": "X", "at": NOW},
+        {"contract": "X", "at": NOW, **REACH},
         ("ix_orders_trailing",) * 2,
     ),
     "a position": (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +21,7 @@ from sqlalchemy.orm import Session
 from risk_store import InvalidValue, Order, OrderRepository, OrderSide, OrderState, OrderType, RiskStore, StoreBusy
 from risk_store.events import OrderUpdate
 from risk_store.repositories.lane import Lane
-from risk_store.trailing import StopMove, TrailResult
+from risk_store.trailing import StopMove, TrailResult, trail
 
 if TYPE_CHECKING:
     from tests.contract.conftest import Clock
@@ -191,6 +193,28 @@ def test_values_that_cannot_be_read_stop_no_other_order(orders: OrderRepository,
         )
     result = orders.trail(MNQ, 21050.0, at=PLACED)
     assert ([move.order_id for move in result.moves], result.incomplete) == ([1, 4], [2, 3, 5, 6])
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+def test_numbers_beyond_all_prices_do_no_harm_on_a_server(orders: OrderRepository, session: Session) -> None:
+    """Whose arithmetic fails where a float overflows."""
+    numbers = (20990.0, math.nan, math.inf, -math.inf, 1.7e308, -1.7e308, 5e-324)
+    placed = dict(enumerate(product(OrderSide, numbers, numbers), 1))
+    for id_, (side, stop, distance) in placed.items():
+        orders.save(a_stop(id_, side=side))
+        odd = sa.text("UPDATE orders SET stop_price = :stop, trailing_amount = :distance WHERE id = :id")
+        session.execute(odd, {"stop": stop, "distance": distance, "id": id_})
+    complete = {id_ for id_, (_, stop, distance) in placed.items() if math.isfinite(stop) and 0 < distance < math.inf}
+    for price, tick_size in ((-1.7e308, None), (21000.0, 1e300), (20995.0, 0.25), (42000.0, None)):
+        expected = {id_: trail(*placed[id_], price, tick_size) for id_ in complete}
+        with session.begin_nested() as savepoint:
+            result = orders.trail(MNQ, price, tick_size)
+            savepoint.rollback()
+        assert {move.order_id: move.new for move in result.moves} == {
+            id_: trailed.new for id_, trailed in expected.items() if trailed.moved
+        }
+        assert result.triggered == sorted(id_ for id_, trailed in expected.items() if trailed.triggered)
+        assert result.incomplete == sorted(placed.keys() - complete)
 
 
 def test_stops_follow_across_zero_long_and_short(orders: OrderRepository) -> None:
