@@ -222,7 +222,7 @@ class OrderRepository(Repository):
                 if decision.new is None:
                     triggered += ids
                 else:
-                    moves += map(StopMove._make, zip(ids, decision.stops(ids), repeat(decision.new)))
+                    moves += map(_stop_move, zip(ids, decision.stops(ids), repeat(decision.new)))
                 settled &= decision.is_all(ids)
             if settled:
                 return TrailResult(sorted(moves), sorted(triggered), sorted(incomplete))
@@ -397,7 +397,8 @@ _CONTRACTS = Prepared(statements.CONTRACTS_OF_ORDERS)
 _TAKE_TURNS = Prepared(statements.TAKE_TURNS)
 _KNOWN, _KNOWN_OF_ACCOUNT = Prepared(statements.KNOWN_ORDERS), Prepared(statements.KNOWN_ORDERS_OF_ACCOUNT)
 _READERS = [column.type.read_column for column in Order.__table__.columns if isinstance(column.type, CheckedType)]
-_snapshot = partial(tuple.__new__, OrderSnapshot)  # what _make does, and looks at the length of each one
+# What _make does, which looks at the length of each one.
+_snapshot, _stop_move = partial(tuple.__new__, OrderSnapshot), partial(tuple.__new__, StopMove)
 _ATTEMPTS = 100
 _AT_A_TIME = 500  # orders that are read, by columns, while they are in the processor's cache
 
