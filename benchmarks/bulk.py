@@ -65,7 +65,7 @@ def _with_peers(
             turns.append(("SQLAlchemy ORM, insert(Model)", by_insert, _all(by_insert.add_many_by_insert, rows)))
         for name, way in zip(peers, others, strict=True):
             turns.append((f"{name}, add_all" if name == orm else name, way, _all(way.add_many, rows)))
-        outcome = contest([_contender(*turn, floor) for turn in turns], size.bulk_rounds)
+        outcome = contest([_contender(*turn, floor) for turn in turns], min(size.bulk_rounds, size.peer_rounds))
     book.refuse(work, ground.label, outcome)
     book.add(work, ground.label, outcome, "µs per row", lambda seconds: seconds / len(rows) * 1e6)
 

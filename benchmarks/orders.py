@@ -57,14 +57,14 @@ def single_and_batch(ground: Ground, size: Size, book: Book, peers: Mapping[str,
         book.floor_ratio(work, ground.label, outcome, APPLY, 1.25 if in_full else 1.4)
 
     work = f"W3, {size.batch} in a transaction"
-    batches = [order_events(size.batch, number) for number in range(size.bulk_rounds + 1)]
+    batches = [order_events(size.batch, number) for number in range(size.rounds + 1)]
     with entered(ground, [Plain, Ours, *peers.values()]) as ways:
         names = [FLOOR, APPLY_MANY, *peers]
         contenders = [
             _writing(name, way, ways[0], _at_once(way.apply_many, batches))
             for name, way in zip(names, ways, strict=True)
         ]
-        outcome = contest(contenders, size.bulk_rounds)
+        outcome = contest(contenders, size.rounds)
     book.refuse(work, ground.label, outcome)
     book.add(work, ground.label, outcome, "µs per event", lambda seconds: seconds / size.batch * 1e6)
     if ground.is_sqlite:

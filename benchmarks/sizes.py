@@ -15,7 +15,7 @@ class Size:
     event_rounds: int
     """W1: of the plain driver and the store."""
     peer_rounds: int
-    """W1: beside the peers."""
+    """W1: beside the peers; and W2, if `bulk_rounds` are not fewer."""
     events: int
     """W1: enforcements, one transaction each."""
     server_events: int
@@ -55,7 +55,7 @@ TINY = Size(
 )  # fmt: skip
 QUICK = Size(
     rounds=5, event_rounds=11, peer_rounds=3, events=220, server_events=100, threads=32, seconds=0.5, thread_rounds=3,
-    all_peers=False, bulk=10_000, bulk_rounds=5, peer_bulk=1_000, orders=350, batch=500, stops=1_000, others=9_000,
+    all_peers=False, bulk=10_000, bulk_rounds=11, peer_bulk=1_000, orders=350, batch=500, stops=1_000, others=9_000,
     prices=5, log_rows=(40_000, 160_000), report_rounds=3, working=10_000, watched_events=450,
 )  # fmt: skip
 FULL = Size(
