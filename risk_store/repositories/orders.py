@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from functools import cache, partial
 from hashlib import blake2b
-from itertools import groupby, repeat
+from itertools import chain, groupby, repeat, takewhile
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from risk_store.repositories.prepared import Prepared
 from risk_store.repositories.reconciling import Reconciled, compare, of_account
 from risk_store.statements import arguments
 from risk_store.statements import orders as statements
-from risk_store.statements.ids import DISTRIBUTED, as_parameter
+from risk_store.statements.ids import DISTRIBUTED, as_parameter, rows_as_parameter
 from risk_store.trailing import Reach, StopMove, Trailed, TrailResult, check_market, trail
 
 __all__ = ["OrderRepository"]
@@ -140,8 +141,10 @@ class OrderRepository(Repository):
             known = self._accounts_of(run)
             return self._write(_APPLY_TO_KNOWN, [_as_said(update, known[update.id], now) for update in run])
         rows = [_as_new_row(update, now) for update in run]
+        if self._dialect(Order) != "sqlite":
+            return self._write_together(rows)
         # One that ends an order says a new state, so it need not be tried whether it does.
-        if self._dialect(Order) != "sqlite" or (len(rows) == 1 and run[0].state in TERMINAL_STATES):
+        if len(rows) == 1 and run[0].state in TERMINAL_STATES:
             return self._write(_APPLY_NEW, rows)
         if len(rows) == 1:
             return self._write(_APPLY_IN_PLACE, rows) or self._write(_APPLY_NEW, rows)
@@ -167,6 +170,23 @@ class OrderRepository(Repository):
             if said != kept[:-1] or at not in (None, kept[-1]):
                 elsewhere.add(row["id"])
         return [row for row in rows if row["id"] not in elsewhere], [row for row in rows if row["id"] in elsewhere]
+
+    def _write_together(self, rows: Sequence[Mapping[str, Any]]) -> int:
+        """On a server: of each order the first update, then of each the second one, as far as there are many; what is
+        left goes one by one. (A distributed server would take a statement for all shards apart by itself.)"""
+        if len(rows) < _TOGETHER or self._is_distributed(Order):
+            return self._write(_APPLY_NEW, rows)
+        rounds = _rounds(rows)
+        together = list(takewhile(lambda updates: len(updates) >= _TOGETHER, rounds))  # they get no longer
+        encoded = _APPLY_NEW.on(self._lane.dialect(Order)).by_name
+        changed = 0
+        for updates in together:
+            for carried, prepared in _APPLY_TOGETHER.items():
+                some = [encoded(row) for row in updates if (row["said_created_at"] is not None) is carried]
+                for start in range(0, len(some), _AT_MOST_TOGETHER):
+                    given = {"orders": rows_as_parameter(some[start : start + _AT_MOST_TOGETHER])}
+                    changed += self._lane.write(prepared, Order, given).rowcount
+        return changed + self._write(_APPLY_NEW, list(chain.from_iterable(rounds[len(together) :])))
 
     def _write(self, prepared: Prepared, rows: Sequence[Mapping[str, Any]]) -> int:
         """The rows changed, where the driver counts them."""
@@ -384,6 +404,7 @@ class OrderRepository(Repository):
 
 
 _APPLY_NEW, _APPLY_TO_KNOWN = Prepared(statements.APPLY_NEW), Prepared(statements.APPLY_TO_KNOWN)
+_APPLY_TOGETHER = {carried: Prepared(statement) for carried, statement in statements.APPLY_TOGETHER.items()}
 _APPLY_IN_PLACE, _INDEXED = Prepared(statements.APPLY_IN_PLACE), Prepared(statements.INDEXED_OF_ORDERS)
 _FIGURES, _TRAILING = Prepared(statements.TRAILING_FIGURES), Prepared(statements.TRAILING_ORDERS)
 _MOVE, _TRIGGER = Prepared(statements.MOVE_STOPS), Prepared(statements.TRIGGER_STOPS)
@@ -400,6 +421,7 @@ _READERS = [column.type.read_column for column in Order.__table__.columns if isi
 # What _make does, which looks at the length of each one.
 _snapshot, _stop_move = partial(tuple.__new__, OrderSnapshot), partial(tuple.__new__, StopMove)
 _ATTEMPTS = 100
+_TOGETHER, _AT_MOST_TOGETHER = 8, 5_000  # updates of as many orders that are worth a statement, and that one has
 _AT_A_TIME = 500  # orders that are read, by columns, while they are in the processor's cache
 
 
@@ -498,6 +520,19 @@ def _as_new_row(update: OrderUpdate, now: datetime) -> dict[str, Any]:
     row["venue_stop_price"] = update.stop_price
     row["updated_at"] = row["seen_at"] = now
     return row
+
+
+def _rounds(rows: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """The first one of each order, the second one of each, and so on, each in the order they came."""
+    rounds: list[list[Mapping[str, Any]]] = []
+    seen: defaultdict[int, int] = defaultdict(int)
+    for row in rows:
+        number = seen[row["id"]]
+        seen[row["id"]] += 1
+        if number == len(rounds):
+            rounds.append([])
+        rounds[number].append(row)
+    return rounds
 
 
 def _by_id(known: sa.CursorResult[Any]) -> dict[int, int]:

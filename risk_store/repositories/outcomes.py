@@ -10,11 +10,9 @@ SQLAlchemy's events of the cursor and of the connection (and `echo`) do not see 
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -33,6 +31,7 @@ from risk_store.repositories.lockouts import SET, lockout_values
 from risk_store.repositories.plain_rows import LOCKOUT_COLUMNS, LOG_COLUMNS, plain_rows
 from risk_store.repositories.prepared import Prepared
 from risk_store.statements import outcomes as statements
+from risk_store.statements.ids import rows_as_parameter
 
 __all__ = ["Forms", "Intent", "Outcome", "write_apart", "write_together"]
 
@@ -279,11 +278,8 @@ def write_together(dialect: sa.Dialect, cursor: Any, outcomes: Sequence[Outcome]
     logs = [log | {"n": n} for n, (log, _) in enumerate(parts)]
     lockouts = [{name: lockout[name] for name in LOCKOUT_COLUMNS} for _, lockout in parts if lockout is not None]
     together = _TOGETHER.on(dialect)
-    send_native(cursor, together.sql, together.values({"logs": _json(logs), "lockouts": _json(lockouts)}))
+    given = {"logs": rows_as_parameter(logs), "lockouts": rows_as_parameter(lockouts)}
+    send_native(cursor, together.sql, together.values(given))
     ids = {(account_id, enforcement_id): id_ for account_id, enforcement_id, id_ in cursor.fetchall()}
     for outcome, (log, _) in zip(outcomes, parts, strict=True):
         outcome.log_id = ids[log["account_id"], log["enforcement_id"]]
-
-
-# Instants are all that JSON cannot say, and PostgreSQL reads what str() makes of them: of "now" once.
-_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=lru_cache(maxsize=256)(str)).encode

@@ -95,3 +95,8 @@ class Compiled(NamedTuple):
     by_position: bool
     values: Callable[[Mapping[str, Any]], Any]
     """What the driver takes, of the parameters by key. Raises InvalidValue for a value that its column cannot keep."""
+
+    def by_name(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """The same by the names of the parameters, whichever way the driver takes them."""
+        values = self.values(parameters)
+        return dict(zip((each.name for each in self.taken), values, strict=True)) if self.by_position else values

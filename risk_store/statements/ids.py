@@ -1,4 +1,4 @@
-"""Many ids as one parameter: JSON, which every engine takes apart by itself.
+"""Many ids, or many rows, as one parameter: JSON, which every engine takes apart by itself.
 
 A list of parameters would end at the engine's own limit (65,535 on PostgreSQL), and would be another statement for each
 length.
@@ -7,13 +7,24 @@ length.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-__all__ = ["DISTRIBUTED", "EACH_ID", "among", "as_parameter", "by_dialect", "key_of", "within_account"]
+__all__ = [
+    "DISTRIBUTED",
+    "EACH_ID",
+    "among",
+    "as_parameter",
+    "by_dialect",
+    "each_row",
+    "key_of",
+    "rows_as_parameter",
+    "within_account",
+]
 
 S = TypeVar("S")
 
@@ -68,3 +79,27 @@ def as_parameter(ids: Iterable[int]) -> str:
     '[3, 1]'
     """
     return json.dumps(list(ids))
+
+
+def each_row(name: str, columns: Iterable[sa.Column[Any]], *order: str) -> sa.Select[Any]:
+    """The rows of the parameter `name` on PostgreSQL, in an order: any number of them is the same statement."""
+    given = sa.cast(sa.bindparam(name, type_=sa.Text()), postgresql.JSON())
+    typed = [sa.column(c.name, c.type) for c in columns]
+    ordinal = [sa.column("n", sa.Integer())] if "n" in order else []
+    rows = sa.func.json_to_recordset(given).table_valued(*typed, *ordinal)
+    rows = rows.render_derived(name=f"given_{name}", with_types=True)
+    return sa.select(*(rows.c[c.name] for c in typed)).order_by(*(rows.c[column] for column in order))
+
+
+def rows_as_parameter(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The value of such a parameter: rows by column, as a driver of PostgreSQL's takes their values, without the NULLs.
+
+    >>> from datetime import UTC, datetime
+    >>> rows_as_parameter([{"id": 1, "price": 0.1, "note": None, "at": datetime(2025, 10, 21, 17, tzinfo=UTC)}])
+    '[{"id":1,"price":0.1,"at":"2025-10-21 17:00:00+00:00"}]'
+    """
+    return _encode([{name: value for name, value in row.items() if value is not None} for row in rows])
+
+
+# Instants are all that JSON cannot say, and PostgreSQL reads what str() makes of them: of "now" once.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=lru_cache(maxsize=256)(str)).encode

@@ -14,12 +14,13 @@ from risk_store.columns import instant_of
 from risk_store.models import Order
 from risk_store.statements import arguments
 from risk_store.statements.confirmation import confirm, mark_unconfirmed
-from risk_store.statements.ids import DISTRIBUTED, EACH_ID, among, by_dialect, key_of, within_account
+from risk_store.statements.ids import DISTRIBUTED, EACH_ID, among, by_dialect, each_row, key_of, within_account
 from risk_store.trailing import Reach
 
 __all__ = [
     "APPLY_IN_PLACE",
     "APPLY_NEW",
+    "APPLY_TOGETHER",
     "APPLY_TO_KNOWN",
     "CONFIRM_ORDERS",
     "GET_ORDER",
@@ -194,15 +195,15 @@ def _carried(name: str) -> sa.BindParameter[Any]:
     return sa.bindparam(f"said_{name}", type_=ORDERS.c[name].type)
 
 
-def _apply_new(insert: Any, in_place: bool = False) -> Any:
+def _or_apply(insert: Any, dialects: Any, created_at: Column | None, *, in_place: bool = False) -> Any:
     """Insert, or apply to the row that is there: one statement, so that no other writer comes between.
 
-    `in_place` leaves alone a row of which the update says something new in an indexed column.
+    `created_at` is as carried: where a new row must have a value that the update does not carry, what is inserted is
+    not what it says. `in_place` leaves alone a row of which the update says something new in an indexed column.
     """
-    statement = insert(ORDERS)
-    # Where a new row must have a value that the update does not carry, what is inserted is not what it says.
-    new = {name: statement.excluded[name] for name in ORDERS.columns.keys()}  # noqa: SIM118 (a column collection)
-    new["created_at"] = _carried("created_at")
+    new = {name: insert.excluded[name] for name in ORDERS.columns.keys()}  # noqa: SIM118 (a column collection)
+    if created_at is not None:
+        new["created_at"] = created_at
     values, changed = _applied(new)
     if in_place:
         # What a row holds afterwards it held before, or the update says it: where the two agree nothing changes.
@@ -211,15 +212,31 @@ def _apply_new(insert: Any, in_place: bool = False) -> Any:
             {name: value for name, value in values.items() if name not in _INDEXED},
             sa.and_(*same, changed),
         )
-    return statement.on_conflict_do_update(**key_of(ORDERS, insert), set_=values, where=changed)
+    return insert.on_conflict_do_update(**key_of(ORDERS, dialects), set_=values, where=changed)
 
 
-APPLY_NEW = {"sqlite": _apply_new(sqlite.insert), "postgresql": _apply_new(postgresql.insert)}
+APPLY_NEW = {
+    "sqlite": _or_apply(sqlite.insert(ORDERS), sqlite.insert, _carried("created_at")),
+    "postgresql": _or_apply(postgresql.insert(ORDERS), postgresql.insert, _carried("created_at")),
+}
 """By dialect, for an update that carries all of REQUIRED. Touches no row that would be the same afterwards.
 
 Parameters: every column, as of a new row; ``said_created_at`` as carried."""
 
-APPLY_IN_PLACE = _apply_new(sqlite.insert, in_place=True)
+
+def _apply_together(created_at: Column | None) -> Any:
+    rows = each_row("orders", ORDERS.columns, "id")  # two that write the same ones wait for each other in one order
+    insert = postgresql.insert(ORDERS).from_select(ORDERS.columns.keys(), rows)
+    return _or_apply(insert, postgresql.insert, created_at)
+
+
+APPLY_TOGETHER = {True: _apply_together(None), False: _apply_together(sa.null())}
+"""On PostgreSQL the same for many orders, each of them once; by whether the updates carry created_at. The server gets
+ready for an event's hundred expressions once, and not with each of them: three times as long as for the event itself.
+
+Parameters: ``orders``, JSON of rows of every column."""
+
+APPLY_IN_PLACE = _or_apply(sqlite.insert(ORDERS), sqlite.insert, _carried("created_at"), in_place=True)
 """The same on SQLite, but it touches no row either of which the update says something new in an indexed column.
 
 SQLite writes the entries of each index that has an assigned column, also where the value stays. Here that is four

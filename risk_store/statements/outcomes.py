@@ -6,13 +6,10 @@ A transaction of two statements takes four round trips. What either takes with t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
+from risk_store.statements.ids import each_row
 from risk_store.statements.lockouts import SET_LOCKOUT_BESIDE, set_lockouts
 
 __all__ = ["RECORD", "RECORD_AND_LOCK", "RECORD_ENDED", "RECORD_TOGETHER", "START_AND_LOCK"]
@@ -51,24 +48,15 @@ Nothing is written, and nothing returned, if the enforcement is not in flight: s
 """
 
 
-def _rows(name: str, columns: Sequence[sa.Column[Any]], *order: str) -> sa.Select[Any]:
-    """The rows of the parameter `name`, a JSON array of objects: any number of them is the same statement."""
-    given = sa.cast(sa.bindparam(name, type_=sa.Text()), postgresql.JSON())
-    ordinal: sa.Column[Any] = sa.Column("n", sa.Integer())
-    typed = [sa.column(c.name, c.type) for c in (*columns, ordinal)]
-    rows = sa.func.json_to_recordset(given).table_valued(*typed).render_derived(name=f"given_{name}", with_types=True)
-    return sa.select(*(rows.c[c.name] for c in columns)).order_by(*(rows.c[name] for name in order))
-
-
 _LOG_COLUMNS = [c for c in LOG.columns if c.name != "id"]
 _LOGGED_TOGETHER = (
     sa.insert(LOG)
-    .from_select([c.name for c in _LOG_COLUMNS], _rows("logs", _LOG_COLUMNS, "n"))
+    .from_select([c.name for c in _LOG_COLUMNS], each_row("logs", _LOG_COLUMNS, "n"))
     .returning(LOG.c.account_id, LOG.c.enforcement_id, LOG.c.id)
     .cte("logged")
 )
 # Rows are locked in the order of the accounts: two that lock the same ones in another order would wait for each other.
-_LOCKED_TOGETHER = set_lockouts(_rows("lockouts", list(LOCKOUTS.columns), "account_id")).cte("locked")
+_LOCKED_TOGETHER = set_lockouts(each_row("lockouts", LOCKOUTS.columns, "account_id")).cte("locked")
 RECORD_TOGETHER = sa.select(
     _LOGGED_TOGETHER.c.account_id, _LOGGED_TOGETHER.c.enforcement_id, _LOGGED_TOGETHER.c.id
 ).add_cte(_LOCKED_TOGETHER)

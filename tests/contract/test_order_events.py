@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
@@ -24,6 +24,7 @@ from risk_store import (
     OrderState,
     OrderType,
     projectx,
+    repositories,
 )
 from risk_store.codes import TERMINAL_STATES, WORKING_STATES
 from risk_store.events import OrderUpdate, PositionUpdate
@@ -219,18 +220,52 @@ def test_an_order_that_came_complete_a_moment_before_is_known(orders: OrderRepos
     assert (stored(orders, 1).filled_size, stored(orders, 2).filled_size) == (3, 0)
 
 
-def test_many_are_applied_each_as_it_would_be_alone(orders: OrderRepository) -> None:
+def test_many_are_applied_each_as_it_would_be_alone(
+    orders: OrderRepository, sent: list[tuple[str, Any]], session: Session
+) -> None:
     chance = random.Random(7)
     updates = [
-        an_update(chance.randint(0, 9), id=chance.randint(1, 5), stop_price=float(n), filled_size=chance.randint(0, 5))
-        for n in range(60)
+        an_update(chance.randint(0, 9), id=chance.randint(1, 12), stop_price=float(n), filled_size=chance.randint(0, 5))
+        for n in range(100)
     ]
+    updates += [replace(update, created_at=None) for update in updates[:30]]
+    sent.clear()
     orders.apply_many(updates)
+    if session.connection().dialect.name == "postgresql" and not orders._is_distributed(Order):
+        assert 2 < sum("json_to_recordset" in sql for sql, _ in sent) < 20
     for update in updates:
         orders.apply(replace(update, id=update.id + 100))
-    for id_ in range(1, 6):
+    for id_ in range(1, 13):
         together, alone = as_row(orders, id_), as_row(orders, id_ + 100)
         assert together | {"id": 0} == alone | {"id": 0}
+
+
+@pytest.fixture
+def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a server updates of two orders are written together, and two statements take three of them."""
+    monkeypatch.setattr(repositories.orders, "_TOGETHER", 2)
+    monkeypatch.setattr(repositories.orders, "_AT_MOST_TOGETHER", 2)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    id=st.integers(1, 2**63 - 1),
+    limit_price=st.floats(allow_nan=False, allow_infinity=False),
+    custom_tag=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+    venue_updated_at=st.datetimes(timezones=st.just(UTC)),
+)
+@example(id=1, limit_price=-0.0, custom_tag='"\\u0000\\ \x7f €', venue_updated_at=datetime(1, 1, 1, tzinfo=UTC))
+def test_values_of_many_are_kept_as_they_are(
+    orders: OrderRepository,
+    few_are_many: None,
+    undone: Callable[[], Any],
+    id: int,
+    **values: Any,
+) -> None:
+    with undone():
+        orders.apply_many([an_update(id=id, **values), an_update(id=id ^ 1 or 2, **values)])
+        order = stored(orders, id)
+        assert {name: getattr(order, name) for name in values} == values
 
 
 indexed = st.fixed_dictionaries(
@@ -251,6 +286,7 @@ indexed = st.fixed_dictionaries(
 @given(first=st.lists(indexed, max_size=4), later=st.lists(indexed, min_size=2, max_size=8), odd=st.booleans())
 def test_many_that_change_indexed_columns_or_not_are_applied_each_as_it_would_be_alone(
     orders: OrderRepository,
+    few_are_many: None,
     session: Session,
     undone: Callable[[], Any],
     first: list[dict[str, Any]],
@@ -419,10 +455,12 @@ def told(row: dict[str, Any] | None, update: OrderUpdate) -> dict[str, Any]:
 def test_the_row_is_the_fold_of_its_events(
     orders: OrderRepository,
     undone: Callable[[], Any],
+    monkeypatch: pytest.MonkeyPatch,
     first: dict[str, Any],
     later: list[dict[str, Any]],
     as_batch: bool,
 ) -> None:
+    monkeypatch.setattr(repositories.orders, "_TOGETHER", 1)  # on a server, each by the statement for many
     whole = {name: value for name, value in first.items() if value is not None or name in OPTIONAL}
     updates = [an_update(**whole), *(an_update(account_id=None, created_at=None, **values) for values in later)]
     expected: dict[str, Any] | None = None
