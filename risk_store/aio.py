@@ -44,10 +44,9 @@ from risk_store.errors import InvalidValue, NestedTransaction, SchemaMismatch, S
 from risk_store.interrupted import Interrupted
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.models.base import utc_now
-from risk_store.pool_writer import SET_TIMEOUTS
 from risk_store.recording import Limits, Steps, recording
 from risk_store.repositories import Transaction
-from risk_store.store import RiskStore
+from risk_store.store import SET_TIMEOUTS, RiskStore
 
 if TYPE_CHECKING:
     from risk_store.metrics import Metrics

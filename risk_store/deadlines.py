@@ -22,7 +22,7 @@ from sqlalchemy import event, exc
 
 from risk_store.watchdog import WATCHDOG
 
-__all__ = ["CutOff", "answered_by", "check_alive", "cut_off_at", "left_until", "note_use", "watch_connections"]
+__all__ = ["CutOff", "answered_by", "cut_off_at", "left_until", "watch_connections"]
 
 
 def left_until(deadline: float) -> float:
@@ -148,15 +148,31 @@ def watch_connections(engine: sa.Engine) -> None:
     @event.listens_for(engine, "checkout")
     def test(raw: Any, record: Any, _proxy: object) -> None:
         # SQLAlchemy's own test of a pooled connection (pool_pre_ping) knows no deadline.
-        if not record.info.pop("fresh", False):
-            check_alive(engine.dialect, raw, record.info)
+        if record.info.pop("fresh", False):
+            return
+        try:
+            is_recent = time.monotonic() < record.info.get("believed_until", 0.0)
+            if (
+                is_recent and not engine.dialect.is_async and _is_silent(raw, record.info)
+            ):  # asyncio reads what comes by itself
+                return
+            deadline = _deadline.get()
+            if deadline is None:
+                alive = engine.dialect.do_ping(raw)
+            else:
+                with cut_off_at(deadline, raw):
+                    alive = engine.dialect.do_ping(raw)
+        except (engine.dialect.loaded_dbapi.Error, OSError) as error:
+            raise exc.DisconnectionError from error
+        if not alive:
+            raise exc.DisconnectionError
 
     @event.listens_for(engine, "checkin")
-    def note(_raw: object, record: Any) -> None:
-        note_use(record.info)
+    def note_use(_raw: object, record: Any) -> None:
+        record.info["believed_until"] = time.monotonic() + _BELIEVED_S
 
     @event.listens_for(engine, "connect")
-    def note_fresh(_raw: object, record: Any) -> None:
+    def note(_raw: object, record: Any) -> None:
         record.info["fresh"] = True
 
 
@@ -165,35 +181,15 @@ _BELIEVED_S = 1.0
 trip, a quarter of what an order event costs there. A server that ends a connection says so, or its system does."""
 
 
-def note_use(info: dict[Any, Any]) -> None:
-    """Notes in a connection's `info` that it was used just now."""
-    info["believed_until"] = time.monotonic() + _BELIEVED_S
-
-
-def check_alive(dialect: Any, raw: Any, info: dict[Any, Any]) -> None:
-    """Raises SQLAlchemy's DisconnectionError unless the driver's idle connection `raw` is alive."""
-    try:
-        is_recent = time.monotonic() < info.get("believed_until", 0.0)
-        if is_recent and not dialect.is_async and _is_silent(raw, info):  # asyncio reads what comes by itself
-            return
-        deadline = _deadline.get()
-        if deadline is None:
-            alive = dialect.do_ping(raw)
-        else:
-            with cut_off_at(deadline, raw):
-                alive = dialect.do_ping(raw)
-    except (dialect.loaded_dbapi.Error, OSError) as error:
-        raise exc.DisconnectionError from error
-    if not alive:
-        raise exc.DisconnectionError
-
-
-# Where there is one (not on Windows) it takes a third of what an epoll of its own takes.
+# Where there is one (not on Windows) it takes a third of what an epoll takes that is made each time.
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 def _is_silent(raw: Any, info: dict[Any, Any]) -> bool:
-    """Whether nothing has come on the driver's idle connection `raw`: neither news nor its end."""
+    """Whether nothing has come on the driver's idle connection `raw`: neither news nor its end.
+
+    `info` is what the pool keeps of the connection.
+    """
     handle = _fileno(raw)
     known, selector = info.get("selector", (None, None))
     if known != handle:

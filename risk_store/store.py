@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -20,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from risk_store import schema
 from risk_store.alerts import Thresholds
-from risk_store.deadlines import answered_by, left_until
+from risk_store.deadlines import answered_by, cut_off_at, left_until
 from risk_store.enforcement import (
     NOT_ASKED,
     Enforcement,
@@ -43,7 +44,6 @@ from risk_store.file_writer import FileWriter, OfThread
 from risk_store.interrupted import Interrupted
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.models.base import utc_now
-from risk_store.pool_writer import PoolWriter
 from risk_store.recording import Limits, Tried, recording, run_steps
 from risk_store.repositories import Transaction
 from risk_store.repositories.rollup import RollUpRepository
@@ -55,6 +55,10 @@ if TYPE_CHECKING:
     from risk_store.metrics import Metrics
 
 __all__ = ["RiskStore"]
+
+SET_TIMEOUTS = sa.text(
+    "SELECT set_config('lock_timeout', :milliseconds, true), set_config('statement_timeout', :milliseconds, true)"
+)
 
 # Rows of the log in one transaction of the roll-up's. An SQLite file has one writer: 2,000 rows keep it for some 20 ms.
 ROLLED_UP_AT_A_TIME = {True: 2_000, False: 20_000}
@@ -121,7 +125,6 @@ class RiskStore:
         self._closed = False
         self._thread = OfThread()
         self._file = FileWriter(self._engine, self._url, self._thread)
-        self._pool = self._make_pool_writer()
         self._sender = self._make_sender()
         _stores.add(self)
 
@@ -130,8 +133,7 @@ class RiskStore:
         """The engine that writes; for SQLAlchemy code of your own. It does not take the verdict or a turn for you.
 
         Its cursor events do not see what :meth:`record` and :meth:`enforce` send, nor, on an SQLite file and by
-        psycopg, the hot statements of :meth:`begin` (an event, a log row, a lockout): those go by the driver. Its
-        pool's events do not see each :meth:`begin`, which keeps the connection that it had last.
+        psycopg, the hot statements of :meth:`begin` (an event, a log row, a lockout): those go by the driver.
         """
         return self._engine
 
@@ -309,7 +311,6 @@ class RiskStore:
         self._readers.dispose()
         with suppress(StoreBusy), self._queue.turn(timeout_s=0):  # else whoever is writing drops it
             self._file.drop()
-        self._pool.close()
         if self._sender is not None:
             self._sender.close()
         self._engine.dispose()
@@ -339,7 +340,7 @@ class RiskStore:
                     yield tx
         else:
             turn = self._queue.turn(patience_s) if self._in_memory else nullcontext()
-            with turn, self._pool_transaction(deadline if bounded else None) as tx:
+            with turn, self._connected_transaction(deadline, bounded) as tx:
                 yield tx
 
     @contextmanager
@@ -349,26 +350,21 @@ class RiskStore:
             with self._file.transaction(deadline) as (writer, cursor), Transaction(writer, self._clock, cursor) as tx:
                 yield tx
         else:
-            with self._pool_transaction(deadline) as tx:
+            with self._connected_transaction(deadline, bounded=True) as tx:
                 yield tx
 
     @contextmanager
-    def _pool_transaction(self, deadline: float | None) -> Iterator[Transaction]:
-        """If there is a `deadline`, over by then."""
+    def _connected_transaction(self, deadline: float, bounded: bool) -> Iterator[Transaction]:
         with translated(self._url):
             self._thread.writing = True
             try:
                 with (
-                    self._pool.transaction(None if self._in_memory else deadline) as connection,
+                    self._connected(deadline, bounded) as connection,
                     Transaction(connection, self._clock, by_psycopg=self._engine.driver == "psycopg") as tx,
                 ):
                     yield tx
             finally:
                 self._thread.writing = False
-
-    def _make_pool_writer(self) -> PoolWriter:
-        # One, so that other threads, and whoever uses the engine, find all others of the pool; if there are others.
-        return PoolWriter(self._engine, most_kept=0 if self._in_memory or self._pool_size < 2 else 1)
 
     def _make_sender(self) -> Sender | None:
         """The short way for enforcements, where there is one."""
@@ -394,6 +390,30 @@ class RiskStore:
             with answered_by(deadline):
                 self._check_ready(left_until(deadline))
 
+    @contextmanager
+    def _connected(self, deadline: float, bounded: bool) -> Iterator[sa.Connection]:
+        """A connection in a transaction, committed at the end: to a server, or to an SQLite database in memory."""
+        if self._in_memory:
+            with self._engine.begin() as connection:
+                yield connection
+        else:
+            with self._connected_to_server(deadline, bounded) as connection:
+                yield connection
+
+    @contextmanager
+    def _connected_to_server(self, deadline: float, bounded: bool) -> Iterator[sa.Connection]:
+        """If `bounded`, over by `deadline` whatever the server does, and be it nothing."""
+        if not bounded:
+            with self._engine.begin() as connection:
+                yield connection
+            return
+        with answered_by(deadline):
+            connection = self._engine.connect()
+        with connection, cut_off_at(deadline, connection.connection), connection.begin():
+            left_ms = max(1, math.ceil((deadline - time.monotonic()) * 1000))
+            connection.execute(SET_TIMEOUTS, {"milliseconds": str(left_ms)})
+            yield connection
+
     def _prepare_fork(self) -> None:
         """No write of another thread's is under way while the process is copied, and no idle connection is open.
 
@@ -416,14 +436,13 @@ class RiskStore:
         """In a forked child: connections of its own, and locks that no thread of the parent's holds."""
         if not self._in_memory:
             # The parent's connections are kept and never touched: to close one here would end what the parent does.
-            self._of_parent = (self._engine.pool, self._readers.pool, self._file, self._pool, self._sender)
+            self._of_parent = (self._engine.pool, self._readers.pool, self._file, self._sender)
             self._engine.dispose(close=False)
             self._readers.dispose(close=False)
         self._queue = WriterQueue()
         self._guard = threading.Lock()
         self._thread = OfThread()
         self._file = FileWriter(self._engine, self._url, self._thread)
-        self._pool = self._make_pool_writer()
         self._sender = self._make_sender()
         self._context = replace(self._context, live=LiveEnforcements())
 

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -41,8 +40,7 @@ def url_on(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def store(store_url: str) -> Iterator[RiskStore]:
-    """An open store on each engine. Once it is closed no connection may be checked out."""
+    """An open store on each engine. Afterwards no connection may be checked out."""
     with RiskStore(store_url) as opened:
-        pool: Any = opened.engine.pool  # closing gives the engine another one
         yield opened
-    assert pool.checkedout() == 0, "a connection was not given back"
+        assert opened.engine.pool.checkedout() == 0, "a connection was not given back"  # type: ignore[attr-defined]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,16 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from risk_store import (
-    EnforcementLog,
-    InvalidValue,
-    Lockout,
-    LockoutRepository,
-    RiskStore,
-    StoreUnavailable,
-    Transaction,
-    deadlines,
-)
+from risk_store import EnforcementLog, InvalidValue, Lockout, LockoutRepository, RiskStore, StoreUnavailable
 
 FAR = datetime(2099, 1, 1, tzinfo=UTC)
 
@@ -30,9 +20,8 @@ FAR = datetime(2099, 1, 1, tzinfo=UTC)
 @pytest.fixture
 def store(postgres_store_url: str) -> Iterator[RiskStore]:
     with RiskStore(postgres_store_url) as opened:
-        pool: Any = opened.engine.pool  # closing gives the engine another one
         yield opened
-    assert pool.checkedout() == 0
+        assert opened.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -149,77 +138,3 @@ def test_repositories_in_a_session_of_the_callers_own_are_seen_by_its_events(sto
         LockoutRepository(session).set(1, "loss", "R", until=None)
         session.commit()
     assert [statement.partition(" (")[0] for statement in seen] == ["INSERT INTO lockouts"]
-
-
-def test_the_connection_that_was_used_last_stays_with_the_store(store: RiskStore) -> None:
-    taken: list[object] = []
-    first = pid_of_begin(store)
-    event.listen(store.engine, "checkout", lambda *given: taken.append(given[0]))
-    assert [pid_of_begin(store) for _ in range(3)] == [first] * 3
-    assert taken == []
-    with store.engine.connect() as connection:
-        assert connection.scalar(sa.text("SELECT pg_backend_pid()")) != first
-    with ThreadPoolExecutor(1) as threads, store.begin() as tx:
-        assert threads.submit(pid_of_begin, store).result() != pid(tx)
-    assert store.engine.pool.checkedout() == 1  # type: ignore[attr-defined]
-
-
-def test_a_connection_stays_with_the_store_only_as_it_was(store: RiskStore) -> None:
-    pool: Any = store.engine.pool
-    with pytest.raises(KeyError), store.begin() as tx:
-        tx.lockouts.set(1, "loss", "R", until=None)
-        raise KeyError("of the caller's own")
-    assert pool.checkedout() == 0
-    with store.begin() as tx:
-        tx.session.connection().execution_options(stream_results=True)
-    assert pool.checkedout() == 0
-    pid_of_begin(store)
-    assert pool.checkedout() == 1
-
-
-def test_what_a_caller_does_with_a_connection_that_he_kept_is_not_in_the_next_transaction(
-    store: RiskStore, other: psycopg.Connection[Any]
-) -> None:
-    with store.begin() as tx:
-        connection = tx.session.connection()
-    connection.execute(sa.insert(Lockout), {"account_id": 7, "is_locked": True})
-    with store.begin() as tx:
-        tx.lockouts.set(1, "loss", "R", until=None)
-    assert accounts(other, "lockouts") == [1]
-    assert connection.closed
-
-
-def test_a_connection_that_died_while_nobody_used_it_is_not_used_again(
-    store: RiskStore, other: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kill = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database()"
-    for believed_s in (1.0, 0.0):  # what the server said is heard before it is used, or it is asked
-        monkeypatch.setattr(deadlines, "_BELIEVED_S", believed_s)
-        died = pid_of_begin(store)
-        other.execute(f"{kill} AND pid <> pg_backend_pid()".encode())
-        assert pid_of_begin(store) != died
-
-
-def test_a_pool_of_one_connection_keeps_it(postgres_store_url: str) -> None:
-    with RiskStore(postgres_store_url, pool_size=1) as store:
-        first = pid_of_begin(store)
-        with store.engine.connect() as connection:
-            assert connection.scalar(sa.text("SELECT pg_backend_pid()")) == first
-
-
-def test_a_store_that_is_closed_within_a_transaction_keeps_no_connection(postgres_store_url: str) -> None:
-    store = RiskStore(postgres_store_url)
-    with store.begin() as tx:
-        connection = tx.session.connection()
-        store.close()
-        assert not connection.closed
-    assert connection.closed
-
-
-def pid_of_begin(store: RiskStore) -> int:
-    with store.begin() as tx:
-        return pid(tx)
-
-
-def pid(tx: Transaction) -> int:
-    return int(tx.session.execute(sa.text("SELECT pg_backend_pid()")).scalar_one())
