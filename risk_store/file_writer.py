@@ -54,8 +54,8 @@ class FileWriter:
         in the block, or no commit, rolls back and closes the connection.
         """
         with self._translated:
-            self._thread.writing = True
             try:
+                self._thread.writing = True
                 if self._connection is not None and (self._connection.closed or self._connection.invalidated):
                     self.drop()  # by a caller who kept it
                 connection = self._ready(deadline)
@@ -80,8 +80,8 @@ class FileWriter:
         A block would take 5 µs more. Neither SQLAlchemy nor a caller's code comes near the connection meanwhile, so at
         the end there is nothing to look for. (One that a caller kept and has closed fails at once, and is not kept.)
         """
-        self._thread.writing = True
         try:
+            self._thread.writing = True
             self._ready(deadline)
             cursor = self._cursor
             cursor.execute("BEGIN IMMEDIATE")

@@ -126,6 +126,7 @@ class RiskStore:
         self._thread = OfThread()
         self._file = FileWriter(self._engine, self._url, self._thread)
         self._sender = self._make_sender()
+        self._of_parents: list[object] = []  # what a forked process has of those it comes from
         _stores.add(self)
 
     @property
@@ -356,8 +357,8 @@ class RiskStore:
     @contextmanager
     def _connected_transaction(self, deadline: float, bounded: bool) -> Iterator[Transaction]:
         with translated(self._url):
-            self._thread.writing = True
             try:
+                self._thread.writing = True
                 with (
                     self._connected(deadline, bounded) as connection,
                     Transaction(connection, self._clock, by_psycopg=self._engine.driver == "psycopg") as tx,
@@ -436,7 +437,7 @@ class RiskStore:
         """In a forked child: connections of its own, and locks that no thread of the parent's holds."""
         if not self._in_memory:
             # The parent's connections are kept and never touched: to close one here would end what the parent does.
-            self._of_parent = (self._engine.pool, self._readers.pool, self._file, self._sender)
+            self._of_parents.append((self._engine.pool, self._readers.pool, self._file, self._sender))
             self._engine.dispose(close=False)
             self._readers.dispose(close=False)
         self._queue = WriterQueue()

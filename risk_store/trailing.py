@@ -168,8 +168,8 @@ class Reach(NamedTuple):
     arithmetic may do that, though not decide. So it need not show a thousand orders with which nothing is to be done.
 
     Of a distance less than `far`: a SELL stop that is below `below` and above ``above - distance``, a BUY stop that is
-    above `above` and below ``below + distance``. All in price units. What is nearer than two ticks is left to
-    :func:`trail`, and so is all else that is no such number.
+    above `above` and below ``below + distance``. All in price units. What is nearer than some two ticks is left
+    to :func:`trail`, and so is all else that is no such number.
 
     >>> reach = Reach.of(21050.0, 0.25)
     >>> reach.above - 10.0 < 21045.0 < reach.below, reach.above - 10.0 < 21040.25

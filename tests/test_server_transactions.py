@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +13,16 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from risk_store import EnforcementLog, InvalidValue, Lockout, LockoutRepository, RiskStore, StoreUnavailable
+from risk_store import (
+    EnforcementLog,
+    InvalidValue,
+    Lockout,
+    LockoutRepository,
+    OrderState,
+    RiskStore,
+    StoreUnavailable,
+)
+from risk_store.events import OrderUpdate
 
 FAR = datetime(2099, 1, 1, tzinfo=UTC)
 
@@ -133,8 +143,76 @@ def test_a_schema_of_the_callers_own_is_followed(store: RiskStore, other: psycop
     assert (accounts(other, "elsewhere.lockouts"), accounts(other, "lockouts")) == ([1], [])
 
 
+def test_stops_trail_in_a_schema_of_the_callers_own(store: RiskStore, other: psycopg.Connection[Any]) -> None:
+    other.execute("CREATE SCHEMA elsewhere")
+    other.execute("CREATE TABLE elsewhere.orders (LIKE orders INCLUDING ALL)")
+    other.execute(
+        "INSERT INTO elsewhere.orders (id, account_id, contract_id, type, side, size, stop_price, trailing_amount, "
+        "state, created_at) SELECT n, 7, 'X', 5, 1, 1, 90, 10, 2, now() FROM generate_series(1, 3) n"
+    )
+    with store.begin() as tx:
+        tx.session.connection().execution_options(schema_translate_map={None: "elsewhere"})
+        assert [move.new for move in tx.orders.trail("X", 105.0, 0.25).moves] == [95.0] * 3
+    assert other.execute("SELECT DISTINCT side, stop_price FROM elsewhere.orders").fetchall() == [(1, 95.0)]
+
+
+def test_many_events_go_to_a_schema_of_the_callers_own(store: RiskStore, other: psycopg.Connection[Any]) -> None:
+    other.execute("CREATE SCHEMA elsewhere")
+    other.execute("CREATE TABLE elsewhere.orders (LIKE orders INCLUDING ALL)")
+    other.execute("ALTER TABLE elsewhere.orders RENAME CONSTRAINT orders_pkey TO pk_orders")
+    common: dict[str, Any] = {"account_id": 7, "contract_id": "X", "type": 1, "side": 1, "size": 1, "limit_price": 9.5}
+    with store.begin() as tx:
+        tx.session.connection().execution_options(schema_translate_map={None: "elsewhere"})
+        for state in (OrderState.PENDING, OrderState.ACTIVE):
+            tx.orders.apply_many(OrderUpdate(id=n, state=state, created_at=FAR, **common) for n in range(1, 21))
+    assert other.execute("SELECT DISTINCT state, limit_price FROM elsewhere.orders").fetchall() == [(2, 9.5)]
+    assert other.execute("SELECT count(*) FROM orders").fetchone() == (0,)
+
+
 def test_repositories_in_a_session_of_the_callers_own_are_seen_by_its_events(store: RiskStore, seen: list[str]) -> None:
     with Session(store.engine) as session:
         LockoutRepository(session).set(1, "loss", "R", until=None)
         session.commit()
     assert [statement.partition(" (")[0] for statement in seen] == ["INSERT INTO lockouts"]
+
+
+@pytest.mark.parametrize("act", ["close", "rollback", "commit", "execute"])
+def test_what_is_left_of_a_transaction_does_nothing_to_the_next(
+    store: RiskStore, other: psycopg.Connection[Any], act: str
+) -> None:
+    """Whoever keeps a connection for the next one must still keep them apart."""
+    with store.begin() as tx:
+        session, connection = tx.session, tx.session.connection()
+    with store.begin() as tx:
+        tx.lockouts.set(1, "loss", "R", until=None)
+        with suppress(sa.exc.SQLAlchemyError):
+            if act == "execute":
+                session.execute(sa.text("SELECT 1"))
+                session.close()
+            else:
+                getattr(connection, act)()
+        tx.lockouts.set(2, "loss", "R", until=None)
+    assert accounts(other, "lockouts") == [1, 2]
+
+
+def test_a_transaction_that_the_driver_left_open_is_rolled_back(
+    store: RiskStore, other: psycopg.Connection[Any]
+) -> None:
+    with store.begin() as tx:
+        raw: Any = tx.session.connection().connection.driver_connection
+        tx.session.commit()
+        raw.execute("INSERT INTO lockouts (account_id, is_locked) VALUES (9, true)")
+    with store.begin() as tx:
+        tx.lockouts.set(1, "loss", "R", until=None)
+    assert accounts(other, "lockouts") == [1]
+
+
+def test_what_a_caller_has_detached_or_set_on_the_engine_holds_as_far_as_it_should(store: RiskStore) -> None:
+    with store.begin() as tx:
+        connection = tx.session.connection()
+        connection.detach()
+        connection.execute(sa.text("SET search_path TO nowhere"))
+    store.engine.update_execution_options(isolation_level="SERIALIZABLE")
+    with store.begin() as tx:
+        tx.lockouts.set(1, "loss", "R", until=None)
+        assert tx.session.scalar(sa.text("SHOW transaction_isolation")) == "serializable"

@@ -287,7 +287,8 @@ class OrderRepository(Repository):
         if isinstance(decision, _Alike):
             triggers, moves = _ALIKE_OF[is_distributed]
             prepared = triggers if new is None else moves
-            key = {**asked, **dict(zip(statements.DECISIVE, decision.figures, strict=True))}
+            known = zip(statements.DECISIVE, decision.figures, strict=True)
+            key = {**asked, **{f"known_{name}": figure for name, figure in known}}
         else:
             prepared = _TRIGGER if new is None else _MOVE
             key = {"ids": as_parameter(decision.old), "distance": decision.distance}

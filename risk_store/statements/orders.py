@@ -326,14 +326,14 @@ def _out_of_reach() -> Column:
 
 
 _TRAILING = sa.select(*_FIGURES).where(ORDERS.c.contract_id == sa.bindparam("contract"), _TRAILS, _MADE_BY_THEN)
-_CONCERNED = {
+_SHOWN = {
     "sqlite": _TRAILING,  # which takes longer to tell who is out of reach than to group them
     "postgresql": _TRAILING.where(_out_of_reach().is_not(sa.true())),
 }
 TRAILING_FIGURES = {
-    "sqlite": _CONCERNED["sqlite"].distinct(),
+    "sqlite": _SHOWN["sqlite"].distinct(),
     # The sum of a few ids may need more than 64 bits.
-    "postgresql": _CONCERNED["postgresql"]
+    "postgresql": _SHOWN["postgresql"]
     .add_columns(sa.func.count(), sa.cast(sa.func.sum(ORDERS.c.id), sa.Numeric()))
     .group_by(*_FIGURES),
 }
@@ -349,8 +349,8 @@ def _json_of(ids: Column) -> Column:
 
 
 TRAILING_ORDERS = {
-    "sqlite": _CONCERNED["sqlite"].add_columns(sa.func.json_group_array(ORDERS.c.id)).group_by(*_FIGURES),
-    "postgresql": _CONCERNED["postgresql"].add_columns(_json_of(ORDERS.c.id)).group_by(*_FIGURES),
+    "sqlite": _SHOWN["sqlite"].add_columns(sa.func.json_group_array(ORDERS.c.id)).group_by(*_FIGURES),
+    "postgresql": _SHOWN["postgresql"].add_columns(_json_of(ORDERS.c.id)).group_by(*_FIGURES),
 }
 """By dialect: the same with the ids of the orders that have them in common, as JSON."""
 
@@ -361,13 +361,13 @@ _ALIKE = sa.and_(
     _MADE_BY_THEN,
     # As they are stored, and NULL where it is.
     *(
-        figure.is_not_distinct_from(sa.bindparam(name, type_=sa.types.NullType()))
+        figure.is_not_distinct_from(sa.bindparam(f"known_{name}", type_=sa.types.NullType()))
         for name, figure in zip(DECISIVE, _FIGURES, strict=True)
     ),
 )
 TRAILING_ALIKE = {"sqlite": sa.select(sa.func.json_group_array(ORDERS.c.id)).where(_ALIKE)}
 """On SQLite: the ids of the orders that have the same figures, as JSON. Parameters: those of TRAILING_FIGURES, and
-``side``, ``stop_price`` and ``trailing_amount`` as they are stored."""
+those of DECISIVE as they are stored, with ``known_`` before each name: by the column's own an UPDATE might set it."""
 
 _CHANGED = sa.update(ORDERS).values(updated_at=sa.bindparam("now", type_=ORDERS.c.updated_at.type))
 
