@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +23,7 @@ from risk_store import (
     OrderState,
     RiskStore,
     StoreUnavailable,
+    repositories,
 )
 from risk_store.events import OrderUpdate
 
@@ -164,7 +167,7 @@ def test_many_events_go_to_a_schema_of_the_callers_own(store: RiskStore, other: 
     with store.begin() as tx:
         tx.session.connection().execution_options(schema_translate_map={None: "elsewhere"})
         for state in (OrderState.PENDING, OrderState.ACTIVE):
-            tx.orders.apply_many(OrderUpdate(id=n, state=state, created_at=FAR, **common) for n in range(1, 21))
+            tx.orders.apply_many(OrderUpdate(id=n, state=state, created_at=FAR, **common) for n in range(1, 61))
     assert other.execute("SELECT DISTINCT state, limit_price FROM elsewhere.orders").fetchall() == [(2, 9.5)]
     assert other.execute("SELECT count(*) FROM orders").fetchone() == (0,)
 
@@ -216,3 +219,32 @@ def test_what_a_caller_has_detached_or_set_on_the_engine_holds_as_far_as_it_shou
     with store.begin() as tx:
         tx.lockouts.set(1, "loss", "R", until=None)
         assert tx.session.scalar(sa.text("SHOW transaction_isolation")) == "serializable"
+
+
+def test_many_events_lock_their_orders_by_id_whatever_they_carry(
+    store: RiskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that they wait for who writes one after another in that order, and he does not wait for them."""
+    monkeypatch.setattr(repositories.orders, "_TOGETHER", 2)
+    common: dict[str, Any] = {"account_id": 7, "contract_id": "X", "type": 1, "side": 1, "state": 2, "limit_price": 9.5}
+
+    def event_of(id_: int, size: int) -> OrderUpdate:
+        return OrderUpdate(id=id_, size=size, created_at=None if id_ == 1 else FAR, **common)
+
+    with store.begin() as tx:
+        tx.orders.apply_many(event_of(id_, 1) for id_ in range(1, 11))
+    has_first, others_wait = threading.Event(), threading.Event()
+
+    def one_by_one() -> None:
+        with store.begin() as tx:
+            tx.orders.apply(event_of(1, 2))
+            has_first.set()
+            others_wait.wait(0.5)
+            tx.orders.apply(event_of(2, 2))
+
+    with ThreadPoolExecutor(1) as threads:
+        written = threads.submit(one_by_one)
+        assert has_first.wait(10)
+        with store.begin() as tx:
+            tx.orders.apply_many(event_of(id_, 3) for id_ in range(1, 11))
+        written.result()

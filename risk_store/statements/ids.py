@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -94,12 +95,18 @@ def each_row(name: str, columns: Iterable[sa.Column[Any]], *order: str) -> sa.Se
 def rows_as_parameter(rows: Sequence[Mapping[str, Any]]) -> str:
     """The value of such a parameter: rows by column, as a driver of PostgreSQL's takes their values, without the NULLs.
 
-    >>> from datetime import UTC, datetime
+    >>> from datetime import UTC
     >>> rows_as_parameter([{"id": 1, "price": 0.1, "note": None, "at": datetime(2025, 10, 21, 17, tzinfo=UTC)}])
     '[{"id":1,"price":0.1,"at":"2025-10-21 17:00:00+00:00"}]'
     """
     return _encode([{name: value for name, value in row.items() if value is not None} for row in rows])
 
 
-# Instants are all that JSON cannot say, and PostgreSQL reads what str() makes of them: of "now" once.
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=lru_cache(maxsize=256)(str)).encode
+@lru_cache(maxsize=256)  # many rows have the same: "now"
+def _instant(value: datetime) -> str:
+    """As PostgreSQL reads it, whatever a class of somebody's own makes of it as text."""
+    return datetime.isoformat(value, " ")
+
+
+# Instants are all that JSON cannot say.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_instant).encode

@@ -195,11 +195,12 @@ def _carried(name: str) -> sa.BindParameter[Any]:
     return sa.bindparam(f"said_{name}", type_=ORDERS.c[name].type)
 
 
-def _or_apply(insert: Any, dialects: Any, created_at: Column | None, *, in_place: bool = False) -> Any:
+def _or_apply(insert: Any, key: Mapping[str, Any], created_at: Column | None, *, in_place: bool = False) -> Any:
     """Insert, or apply to the row that is there: one statement, so that no other writer comes between.
 
-    `created_at` is as carried: where a new row must have a value that the update does not carry, what is inserted is
-    not what it says. `in_place` leaves alone a row of which the update says something new in an indexed column.
+    `key` is how a row is told that is there. `created_at` is as carried: where a new row must have a value that the
+    update does not carry, what is inserted is not what it says. `in_place` leaves alone a row of which the update says
+    something new in an indexed column.
     """
     new = {name: insert.excluded[name] for name in ORDERS.columns.keys()}  # noqa: SIM118 (a column collection)
     if created_at is not None:
@@ -212,12 +213,13 @@ def _or_apply(insert: Any, dialects: Any, created_at: Column | None, *, in_place
             {name: value for name, value in values.items() if name not in _INDEXED},
             sa.and_(*same, changed),
         )
-    return insert.on_conflict_do_update(**key_of(ORDERS, dialects), set_=values, where=changed)
+    return insert.on_conflict_do_update(**key, set_=values, where=changed)
 
 
+_KEY = {"sqlite": key_of(ORDERS, sqlite.insert), "postgresql": key_of(ORDERS, postgresql.insert)}
 APPLY_NEW = {
-    "sqlite": _or_apply(sqlite.insert(ORDERS), sqlite.insert, _carried("created_at")),
-    "postgresql": _or_apply(postgresql.insert(ORDERS), postgresql.insert, _carried("created_at")),
+    "sqlite": _or_apply(sqlite.insert(ORDERS), _KEY["sqlite"], _carried("created_at")),
+    "postgresql": _or_apply(postgresql.insert(ORDERS), _KEY["postgresql"], _carried("created_at")),
 }
 """By dialect, for an update that carries all of REQUIRED. Touches no row that would be the same afterwards.
 
@@ -227,16 +229,16 @@ Parameters: every column, as of a new row; ``said_created_at`` as carried."""
 def _apply_together(created_at: Column | None) -> Any:
     rows = each_row("orders", ORDERS.columns, "id")  # two that write the same ones wait for each other in one order
     insert = postgresql.insert(ORDERS).from_select(ORDERS.columns.keys(), rows)
-    return _or_apply(insert, postgresql.insert, created_at)
+    return _or_apply(insert, _KEY["postgresql"], created_at)
 
 
 APPLY_TOGETHER = {True: _apply_together(None), False: _apply_together(sa.null())}
 """On PostgreSQL the same for many orders, each of them once; by whether the updates carry created_at. The server gets
 ready for an event's hundred expressions once, and not with each of them: three times as long as for the event itself.
 
-Parameters: ``orders``, JSON of rows of every column."""
+Parameters: ``orders``, JSON of rows of every column; what else they have is not looked at."""
 
-APPLY_IN_PLACE = _or_apply(sqlite.insert(ORDERS), sqlite.insert, _carried("created_at"), in_place=True)
+APPLY_IN_PLACE = _or_apply(sqlite.insert(ORDERS), _KEY["sqlite"], _carried("created_at"), in_place=True)
 """The same on SQLite, but it touches no row either of which the update says something new in an indexed column.
 
 SQLite writes the entries of each index that has an assigned column, also where the value stays. Here that is four

@@ -221,23 +221,50 @@ def test_an_order_that_came_complete_a_moment_before_is_known(orders: OrderRepos
 
 
 def test_many_are_applied_each_as_it_would_be_alone(
-    orders: OrderRepository, sent: list[tuple[str, Any]], session: Session
+    orders: OrderRepository, sent: list[tuple[str, Any]], session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(repositories.orders, "_TOGETHER", 8)
     chance = random.Random(7)
     updates = [
         an_update(chance.randint(0, 9), id=chance.randint(1, 12), stop_price=float(n), filled_size=chance.randint(0, 5))
         for n in range(100)
     ]
-    updates += [replace(update, created_at=None) for update in updates[:30]]
     sent.clear()
     orders.apply_many(updates)
     if session.connection().dialect.name == "postgresql" and not orders._is_distributed(Order):
-        assert 2 < sum("json_to_recordset" in sql for sql, _ in sent) < 20
-    for update in updates:
+        assert 2 < sum("json_to_recordset" in sql for sql, _ in sent) < 12
+    mixed = [replace(update, created_at=None) if update.id % 4 else update for update in updates[:40]]
+    orders.apply_many(mixed)
+    for update in (*updates, *mixed):
         orders.apply(replace(update, id=update.id + 100))
     for id_ in range(1, 13):
         together, alone = as_row(orders, id_), as_row(orders, id_ + 100)
         assert together | {"id": 0} == alone | {"id": 0}
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+def test_of_many_none_is_written_if_one_may_not_be(
+    orders: OrderRepository, session: Session, few_are_many: None
+) -> None:
+    too_large = [*(an_update(n, id=id_) for n in range(3) for id_ in (1, 2)), an_update(3, id=2, size=2**63)]
+    with pytest.raises(InvalidValue, match=r"orders\.size"):
+        orders.apply_many(too_large)
+    with pytest.raises(InvalidValue, match=r"orders\.id"):
+        orders.apply_many([an_update(id=[1]), an_update(id=[2])])
+    assert session.execute(sa.text("SELECT count(*) FROM orders")).scalar_one() == 0
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+def test_an_instant_of_a_class_of_somebodys_own_is_kept_as_the_instant_it_is(
+    orders: OrderRepository, few_are_many: None
+) -> None:
+    class American(datetime):
+        def __str__(self) -> str:
+            return self.strftime("%d/%m/%Y at %H:%M")
+
+    at = American(2026, 2, 1, 12, 30, 15, 123456, tzinfo=UTC)
+    orders.apply_many(an_update(id=id_, venue_updated_at=at) for id_ in (1, 2))
+    assert stored(orders, 1).venue_updated_at == datetime(2026, 2, 1, 12, 30, 15, 123456, tzinfo=UTC)
 
 
 @pytest.fixture
