@@ -67,7 +67,8 @@ def single_and_batch(ground: Ground, size: Size, book: Book, peers: Mapping[str,
         outcome = contest(contenders, size.rounds)
     book.refuse(work, ground.label, outcome)
     book.add(work, ground.label, outcome, "µs per event", lambda seconds: seconds / size.batch * 1e6)
-    book.floor_ratio(work, ground.label, outcome, APPLY_MANY, 1.4)
+    if ground.is_sqlite:
+        book.floor_ratio(work, ground.label, outcome, APPLY_MANY, 1.4)
 
 
 def trail(ground: Ground, size: Size, book: Book, _peers: Mapping[str, Callable[[Place], Way]]) -> None:

@@ -179,6 +179,8 @@ class OrderRepository(Repository):
             return self._write(_APPLY_NEW, rows)
         encode = _APPLY_NEW.on(self._lane.dialect(Order)).by_name
         encoded = [(row, encode(row)) for row in rows]  # what may not be written is refused before anything is
+        for _, values in encoded:
+            del values["said_created_at"]  # which is no column: the run says whether it is carried
         changed = 0
         for carried, run in groupby(encoded, key=_carries_created_at):  # one after another, as others lock them
             rounds = _rounds(run)

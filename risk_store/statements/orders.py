@@ -236,7 +236,7 @@ APPLY_TOGETHER = {True: _apply_together(None), False: _apply_together(sa.null())
 """On PostgreSQL the same for many orders, each of them once; by whether the updates carry created_at. The server gets
 ready for an event's hundred expressions once, and not with each of them: three times as long as for the event itself.
 
-Parameters: ``orders``, JSON of rows of every column; what else they have is not looked at."""
+Parameters: ``orders``, JSON of rows of every column."""
 
 APPLY_IN_PLACE = _or_apply(sqlite.insert(ORDERS), _KEY["sqlite"], _carried("created_at"), in_place=True)
 """The same on SQLite, but it touches no row either of which the update says something new in an indexed column.
