@@ -181,7 +181,7 @@ _BELIEVED_S = 1.0
 trip, a quarter of what an order event costs there. A server that ends a connection says so, or its system does."""
 
 
-# Where there is one (not on Windows) it takes a third of what an epoll takes that is made each time.
+# Where there is one (not on Windows): it is no further file of the process's, as an epoll would be.
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -222,7 +223,7 @@ def test_what_a_caller_has_detached_or_set_on_the_engine_holds_as_far_as_it_shou
 
 
 def test_many_events_lock_their_orders_by_id_whatever_they_carry(
-    store: RiskStore, monkeypatch: pytest.MonkeyPatch
+    store: RiskStore, other: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that they wait for who writes one after another in that order, and he does not wait for them."""
     monkeypatch.setattr(repositories.orders, "_TOGETHER", 2)
@@ -233,13 +234,16 @@ def test_many_events_lock_their_orders_by_id_whatever_they_carry(
 
     with store.begin() as tx:
         tx.orders.apply_many(event_of(id_, 1) for id_ in range(1, 11))
-    has_first, others_wait = threading.Event(), threading.Event()
+    has_first = threading.Event()
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 
     def one_by_one() -> None:
         with store.begin() as tx:
             tx.orders.apply(event_of(1, 2))
             has_first.set()
-            others_wait.wait(0.5)
+            until = time.monotonic() + 10
+            while other.execute(waiting).fetchone() == (0,) and time.monotonic() < until:
+                pass  # the many come to wait for the first one
             tx.orders.apply(event_of(2, 2))
 
     with ThreadPoolExecutor(1) as threads:

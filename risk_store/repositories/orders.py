@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from functools import cache, partial
 from hashlib import blake2b
-from itertools import chain, groupby, repeat, takewhile
+from itertools import chain, groupby, takewhile
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 
-from risk_store.codes import TERMINAL_STATES, TRAILING_STATES, OrderSide
+from risk_store.codes import TERMINAL_STATES, TRAILING_STATES
 from risk_store.columns import CheckedType
 from risk_store.engines import is_no_utf_8, read_by_driver
-from risk_store.errors import InvalidValue, NotKnownYet, StoreBusy
+from risk_store.errors import InvalidValue, NotKnownYet
 from risk_store.events import OrderUpdate
 from risk_store.models import Order, OrderSnapshot
 from risk_store.repositories.base import FRESH, Repository
 from risk_store.repositories.prepared import Prepared
 from risk_store.repositories.reconciling import Reconciled, compare, of_account
+from risk_store.repositories.trailing_stops import TrailingStops
 from risk_store.statements import arguments
 from risk_store.statements import orders as statements
 from risk_store.statements.ids import DISTRIBUTED, as_parameter, rows_as_parameter
-from risk_store.trailing import Reach, StopMove, Trailed, TrailResult, check_market, trail
+from risk_store.trailing import Reach, TrailResult, check_market
 
 __all__ = ["OrderRepository"]
 
@@ -231,86 +230,7 @@ class OrderRepository(Repository):
         price, tick_size = check_market(price, tick_size)
         seen = None if at is None else arguments.instant("at", at)
         asked = {"contract": contract_id, "at": seen, **Reach.of(price, tick_size)._asdict()}
-        moves: list[StopMove] = []
-        triggered: list[int] = []
-        has_turn = self._dialect(Order) != "postgresql"
-        for _ in range(_ATTEMPTS):  # once, unless somebody changes one of the orders between reading and writing
-            decisions, incomplete = self._decide(asked, price, tick_size)
-            if decisions and not has_turn:
-                self._take_turns_of({contract_id})
-                has_turn = True
-                if any(isinstance(decision, _OfOneDistance) for decision in decisions):
-                    continue  # another price may have moved them since; those that are alike are told by their stop
-            settled = True
-            for decision in decisions:
-                ids = self._write_stops(decision, asked)
-                if decision.new is None:
-                    triggered += ids
-                else:
-                    moves += map(_stop_move, zip(ids, decision.stops(ids), repeat(decision.new)))
-                settled &= decision.is_all(ids)
-            if settled:
-                return TrailResult(sorted(moves), sorted(triggered), sorted(incomplete))
-        raise StoreBusy
-
-    def _decide(
-        self, asked: Mapping[str, Any], price: float, tick_size: float | None
-    ) -> tuple[Sequence[_Alike | _OfOneDistance], list[int]]:
-        """What is to be written, and the ids of incomplete orders."""
-        decided: dict[tuple[Any, ...], Trailed | None] = {}
-        concerned: list[tuple[Trailed | None, _Alike]] = []
-        for side, stop, distance, *which in self._lane.read(_FIGURES, Order, asked):
-            trailed = trail(side, stop, distance, price, tick_size) if _can_trail(side, stop, distance) else None
-            decided[side, stop, distance] = trailed
-            if trailed is None or _is_new(trailed):
-                concerned.append((trailed, _Alike((side, stop, distance), _place_of(trailed), tuple(which))))
-        if not concerned:
-            return [], []  # most prices, and they need not know of which orders
-        [(trailed, alike), *others] = concerned
-        is_alone = self._dialect(Order) != "sqlite" or self._lane.is_only_writer
-        if not others and trailed is not None and is_alone:
-            return [alike], []
-        decisions: dict[tuple[float, float | None], _OfOneDistance] = {}
-        incomplete: list[int] = []
-        for side, stop, distance, ids in self._lane.read(_TRAILING, Order, asked):
-            if not _can_trail(side, stop, distance):
-                incomplete += _ids_in(ids)
-                continue
-            trailed = decided.get((side, stop, distance)) or trail(side, stop, distance, price, tick_size)
-            if _is_new(trailed):
-                new = _place_of(trailed)
-                decision = decisions.setdefault((distance, new), _OfOneDistance(distance, new, {}))
-                decision.old.update(dict.fromkeys(_ids_in(ids), stop))
-        return list(decisions.values()), incomplete
-
-    def _write_stops(self, decision: _Alike | _OfOneDistance, asked: Mapping[str, Any]) -> Collection[int]:
-        """The ids of the orders for which what was decided still held when it was written."""
-        new, now = decision.new, self._clock()
-        what = {"now": now, **({"triggered": asked["at"] or now} if new is None else {"new": new})}
-        ids: Collection[int]
-        is_distributed = self._is_distributed(Order)
-        if isinstance(decision, _Alike):
-            triggers, moves = _ALIKE_OF[is_distributed]
-            prepared = triggers if new is None else moves
-            known = zip(statements.DECISIVE, decision.figures, strict=True)
-            key = {**asked, **{f"known_{name}": figure for name, figure in known}}
-        else:
-            prepared = _TRIGGER if new is None else _MOVE
-            key = {"ids": as_parameter(decision.old), "distance": decision.distance}
-        if self._dialect(Order) != "sqlite":
-            written = self._run(prepared, Order, {**key, **what}).scalars().all()
-            if isinstance(decision, _Alike) and not is_distributed:
-                return _ids_in(written[0])
-            return written
-        ids = decision.old if isinstance(decision, _OfOneDistance) else self._ids_of(key)
-        if self._lane.write(prepared, Order, {**key, **what}).rowcount != len(ids):
-            raise StoreBusy  # SQLite has one writer, and that is this transaction: somebody's trigger is in the way
-        return ids
-
-    def _ids_of(self, alike: Mapping[str, Any]) -> list[int]:
-        """On SQLite, where an UPDATE that returns them would cost twice as much."""
-        [(ids,)] = self._lane.read(_ALIKE, Order, alike)
-        return _ids_in(ids)
+        return TrailingStops(self._lane, self._clock).follow(asked, price, tick_size, self._take_turns_of)
 
     def _lock(self, account_id: int, ids: Collection[int]) -> None:
         """On a server: the locks of an account's orders in the order of their ids, as :meth:`apply_many` takes them."""
@@ -412,95 +332,22 @@ class OrderRepository(Repository):
 _APPLY_NEW, _APPLY_TO_KNOWN = Prepared(statements.APPLY_NEW), Prepared(statements.APPLY_TO_KNOWN)
 _APPLY_TOGETHER = {carried: Prepared(statement) for carried, statement in statements.APPLY_TOGETHER.items()}
 _APPLY_IN_PLACE, _INDEXED = Prepared(statements.APPLY_IN_PLACE), Prepared(statements.INDEXED_OF_ORDERS)
-_FIGURES, _TRAILING = Prepared(statements.TRAILING_FIGURES), Prepared(statements.TRAILING_ORDERS)
-_MOVE, _TRIGGER = Prepared(statements.MOVE_STOPS), Prepared(statements.TRIGGER_STOPS)
-_ALIKE = Prepared(statements.TRAILING_ALIKE)
-_ALIKE_OF = {  # by whether the store is distributed
-    False: (Prepared(statements.TRIGGER_ALIKE), Prepared(statements.MOVE_ALIKE)),
-    True: (Prepared(statements.TRIGGER_ALIKE[DISTRIBUTED]), Prepared(statements.MOVE_ALIKE[DISTRIBUTED])),
-}
 _LOCK, _LOCK_OF_ACCOUNT = Prepared(statements.LOCK_ORDERS), Prepared(statements.LOCK_ORDERS[DISTRIBUTED])
 _CONTRACTS = Prepared(statements.CONTRACTS_OF_ORDERS)
 _TAKE_TURNS = Prepared(statements.TAKE_TURNS)
 _KNOWN, _KNOWN_OF_ACCOUNT = Prepared(statements.KNOWN_ORDERS), Prepared(statements.KNOWN_ORDERS_OF_ACCOUNT)
 _READERS = [column.type.read_column for column in Order.__table__.columns if isinstance(column.type, CheckedType)]
-# What _make does, which looks at the length of each one.
-_snapshot, _stop_move = partial(tuple.__new__, OrderSnapshot), partial(tuple.__new__, StopMove)
-_ATTEMPTS = 100
+_snapshot = partial(tuple.__new__, OrderSnapshot)  # what _make does, and looks at the length of each one
 # Updates of so many orders are worth a statement: with fewer, to wait for it takes longer than it saves, on a network
 # of 2 ms. And so many one may have, so that it takes no time which a server's own limits end.
 _TOGETHER, _AT_MOST_TOGETHER = 50, 1_000
 _AT_A_TIME = 500  # orders that are read, by columns, while they are in the processor's cache
 
 
-class _Alike(NamedTuple):
-    """What a price does to all orders of a contract that have their figures in common.
-
-    The stops of one distance lie behind the same price: so all that a price moves are often alike.
-    """
-
-    figures: tuple[Any, Any, Any]
-    """Side, stop and distance, as stored."""
-    new: float | None
-    """Where their stops go; None if they are triggered."""
-    which: tuple[int, ...]
-    """On a server, where others may change them: how many they were, and the sum of their ids."""
-
-    def stops(self, _ids: Collection[int]) -> Iterable[float]:
-        """As they were."""
-        return repeat(self.figures[1])
-
-    def is_all(self, ids: Collection[int]) -> bool:
-        """Whether those are the orders that were meant: else some have left, and are to be decided on anew."""
-        return not self.which or self.which == (len(ids), sum(ids))
-
-
-class _OfOneDistance(NamedTuple):
-    """What a price does to orders of one distance that are told by their ids."""
-
-    distance: float
-    new: float | None
-    """Where their stops go; None if they are triggered."""
-    old: dict[int, float]
-    """Their stops as they were, by order id."""
-
-    def stops(self, ids: Collection[int]) -> Iterable[float]:
-        """As they were."""
-        return map(self.old.__getitem__, ids)
-
-    def is_all(self, ids: Collection[int]) -> bool:
-        """Whether those are the orders that were meant."""
-        return len(ids) == len(self.old)
-
-
 def _key_of(contract_id: str) -> int:
     """Of its advisory lock."""
     name = f"orders of {contract_id}".encode(errors="backslashreplace")
     return int.from_bytes(blake2b(name, digest_size=8).digest(), signed=True)
-
-
-def _ids_in(text: str | None) -> list[int]:
-    """Of a JSON array; PostgreSQL makes NULL of none."""
-    return [] if text is None else json.loads(text)
-
-
-def _place_of(trailed: Trailed | None) -> float | None:
-    return None if trailed is None or trailed.triggered else trailed.new
-
-
-def _is_new(trailed: Trailed) -> bool:
-    return trailed.triggered or trailed.moved
-
-
-def _can_trail(side: Any, stop: Any, distance: Any) -> bool:
-    """Whether the figures of a row, as stored, are those of a trailing stop: an old row may hold anything."""
-    return (
-        type(stop) is float
-        and type(distance) is float
-        and math.isfinite(stop)
-        and 0 < distance < math.inf
-        and side in (OrderSide.BUY, OrderSide.SELL)
-    )
 
 
 def _not_known_yet(update: OrderUpdate) -> NotKnownYet:

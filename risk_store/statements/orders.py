@@ -234,7 +234,7 @@ def _apply_together(created_at: Column | None) -> Any:
 
 APPLY_TOGETHER = {True: _apply_together(None), False: _apply_together(sa.null())}
 """On PostgreSQL the same for many orders, each of them once; by whether the updates carry created_at. The server gets
-ready for an event's hundred expressions once, and not with each of them: three times as long as for the event itself.
+ready for an event's hundred expressions once, and not with each of them, which takes it longer than the event itself.
 
 Parameters: ``orders``, JSON of rows of every column."""
 

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from risk_store import InvalidValue, Order, OrderRepository, OrderSide, OrderState, OrderType, RiskStore, StoreBusy
 from risk_store.events import OrderUpdate
 from risk_store.repositories.lane import Lane
+from risk_store.repositories.trailing_stops import TrailingStops
 from risk_store.trailing import StopMove, TrailResult, trail
 
 if TYPE_CHECKING:
@@ -421,10 +422,10 @@ def test_an_order_that_cannot_be_written_is_given_up_and_not_tried_for_ever(stor
 
 def between(store: RiskStore, monkeypatch: pytest.MonkeyPatch, change: str, *more: sa.Executable) -> None:
     """Has another connection make a change after the first decision and before it is written."""
-    decide = OrderRepository._decide
+    decide = TrailingStops._decide
     left = [change]
 
-    def decide_slowly(self: OrderRepository, *arguments: Any) -> Any:
+    def decide_slowly(self: TrailingStops, *arguments: Any) -> Any:
         decided = decide(self, *arguments)
         if left:
             left.pop()
@@ -433,7 +434,7 @@ def between(store: RiskStore, monkeypatch: pytest.MonkeyPatch, change: str, *mor
                     other.execute(statement)
         return decided
 
-    monkeypatch.setattr(OrderRepository, "_decide", decide_slowly)
+    monkeypatch.setattr(TrailingStops, "_decide", decide_slowly)
 
 
 def test_ticks_events_and_lists_in_several_threads_do_not_wait_for_each_other(store: RiskStore) -> None:
@@ -507,14 +508,14 @@ def test_a_price_that_waits_for_many_events_has_no_order_of_theirs(
         for id_ in (1, 2, 3):
             tx.orders.save(a_stop(id_))
     decided = threading.Event()
-    decide = OrderRepository._decide
+    decide = TrailingStops._decide
 
-    def telling(self: OrderRepository, *arguments: Any) -> Any:
+    def telling(self: TrailingStops, *arguments: Any) -> Any:
         decisions = decide(self, *arguments)
         decided.set()
         return decisions
 
-    monkeypatch.setattr(OrderRepository, "_decide", telling)
+    monkeypatch.setattr(TrailingStops, "_decide", telling)
 
     def price() -> None:
         with store.begin() as tx:
