@@ -111,8 +111,9 @@ def test_a_stop_never_moves_the_wrong_way_and_never_nearer_than_the_distance(
         elif new != stop:
             gap = price - new if side is SELL else new - price
             # A millionth of a tick is no difference: not of the price, not of the distance, not of where that leads to.
-            assert gap >= distance - max(3e-6 * (tick_size or 0), 1e-9)
-            assert gap <= distance + (tick_size or 1e-9) + 1e-6
+            nothing = 3e-6 * (tick_size or 0)
+            assert gap >= distance - max(nothing, 1e-9)
+            assert gap <= distance + (tick_size or 1e-9) + nothing + 1e-6
 
 
 @given(sides, ticks, decimals, st.floats(1e-6, 1000), decimals)
