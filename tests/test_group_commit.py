@@ -19,7 +19,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from risk_store import EnforcementLog, EnforcementNotRecorded, InvalidValue, Limits, Lockout, RiskStore, StoreBusy
+from risk_store import (
+    EnforcementLog,
+    EnforcementNotRecorded,
+    InvalidValue,
+    Limits,
+    Lockout,
+    RiskStore,
+    StoreBusy,
+    writers,
+)
 from risk_store.errors import NestedTransaction
 from risk_store.repositories.outcomes import Outcome
 from risk_store.sending import MOST_TOGETHER
@@ -107,6 +116,84 @@ def test_a_commit_carries_no_more_than_it_should_and_loses_nobody(store: RiskSto
     assert raised == []
     assert groups == [MOST_TOGETHER, 5]
     assert [account for account, _ in rows(store)] == list(range(1, MOST_TOGETHER + 6))
+
+
+@pytest.fixture
+def in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every commit is quick beside threads that come back, once one has been measured."""
+    monkeypatch.setattr(writers, "COMES_BACK_S", 1e6)
+    monkeypatch.setattr(writers, "HALVED_FROM", 0)
+
+
+def measured(store: RiskStore) -> None:
+    """A commit for two, so that the queue knows how long one takes."""
+    with queued(store, lambda: store.record(a_log(999_998)), lambda: store.record(a_log(999_998))) as raised:
+        pass
+    assert raised == []
+
+
+@pytest.mark.usefixtures("in_halves")
+def test_while_a_commit_is_quick_records_go_in_two_halves_in_the_order_they_came(
+    store: RiskStore, groups: list[int]
+) -> None:
+    measured(store)
+    works = [lambda number=number: store.record(a_log(7, reason=f"{number:02}")) for number in range(20)]
+    with queued(store, *works) as raised:
+        pass
+    assert raised == []
+    assert groups == [2, 11, 9], "of twenty and of the one before; then of nine and of the eleven who may come back"
+    assert [reason for account, reason in rows(store) if account == 7] == [f"{number:02}" for number in range(20)]
+
+
+def test_while_a_commit_is_slow_all_records_go_in_one(
+    store: RiskStore, groups: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writers, "COMES_BACK_S", 0.0)
+    measured(store)
+    works = [lambda number=number: store.record(a_log(number)) for number in range(1, 21)]
+    with queued(store, *works) as raised:
+        pass
+    assert (raised, groups) == ([], [2, 20])
+
+
+@pytest.mark.usefixtures("in_halves")
+@pytest.mark.parametrize("stands_back_s", [60.0, 0.001], ids=["until it has sent its rows", "no longer than it should"])
+@pytest.mark.parametrize("fails", [False, True], ids=["is written", "fails"])
+def test_who_is_done_stands_back_for_the_next_one(
+    store: RiskStore, monkeypatch: pytest.MonkeyPatch, stands_back_s: float, fails: bool
+) -> None:
+    monkeypatch.setattr(writers, "STANDS_BACK_S", stands_back_s)
+    measured(store)
+    done: list[int] = []
+    when_it_hung: list[int] = []
+    write, sent = Outcome.write, WriterQueue.sent
+
+    def slow(outcome: Outcome, cursor: Any) -> None:
+        if outcome.account_id == 4 and not when_it_hung:
+            if stands_back_s < 1:
+                until(lambda: {*done} == {1, 2, 3})
+            when_it_hung.extend([0, *done])
+            if fails:
+                raise sqlite3.OperationalError("disk I/O error")
+        write(outcome, cursor)
+
+    def before_its_commit(queue: WriterQueue) -> None:
+        sent(queue)
+        if queue._has_turn is not None and queue._has_turn.job.account_id == 4:
+            until(lambda: {*done} == {1, 2, 3})
+
+    def record(account: int) -> None:
+        store.record(a_log(account))
+        done.append(account)
+
+    monkeypatch.setattr(Outcome, "write", slow)
+    monkeypatch.setattr(WriterQueue, "sent", before_its_commit)
+    with queued(store, *[lambda account=account: record(account) for account in range(1, 5)]) as raised:
+        pass
+    assert raised == []
+    assert sorted(when_it_hung) == ([0, 1, 2, 3] if stands_back_s < 1 else [0])
+    assert sorted(done) == [1, 2, 3, 4]
+    assert {account for account, _ in rows(store)} == {999_998, 1, 2, 3, 4}
 
 
 def test_a_transaction_of_its_own_is_not_overtaken(store: RiskStore, groups: list[int]) -> None:
@@ -318,10 +405,16 @@ def interrupted_leader(store: RiskStore, at: int, account: int) -> bool:
     return bool(told)
 
 
+@pytest.mark.parametrize("halves", [False, True], ids=["all in one", "in halves"])
 @pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.full)])
 def test_ctrl_c_anywhere_in_the_thread_that_writes_for_others_costs_them_nothing(
-    store: RiskStore, step: int, caplog: pytest.LogCaptureFixture
+    store: RiskStore, step: int, halves: bool, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if halves:
+        request.getfixturevalue("in_halves")
+        measured(store)
+    else:
+        monkeypatch.setattr(writers, "COMES_BACK_S", 0.0)
     store.record(a_log(900_000))
     at, account, interrupted = 1, 10, 0
     while interrupted_leader(store, at, account):
