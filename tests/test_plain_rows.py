@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
@@ -89,11 +90,16 @@ LOCKED: dict[str, Any] = {
 def sent(dialect: sa.Dialect, log: EnforcementLog, lockouts: Sequence[Lockout], at: Any = NOW) -> list[Any]:
     """What the driver is given: by itself, and on a server along with others. With types: True is not 1 to a driver."""
     outcome = Outcome(Forms(dialect), log, lockouts, lambda: at)
-    given = [
-        *outcome.encoded(),
-        *([] if dialect.name == "sqlite" else [("together", part) for part in outcome.parts()]),
-    ]
+    given = [*outcome.encoded()]
+    if dialect.name != "sqlite":
+        given += [("apart", part) for part in outcome.parts()]
+        given += [("together", _told_of(row)) for row in outcome.as_json(3) if row is not None]
     return [(sql, _typed(values)) for sql, values in given]
+
+
+def _told_of(row: str) -> dict[str, Any]:
+    """A NULL is one that is not there, to the server."""
+    return {name: value for name, value in sorted(json.loads(row).items()) if value is not None}
 
 
 def _typed(values: Any) -> Any:

@@ -28,10 +28,16 @@ from risk_store.repositories.enforcements import (
     log_values,
 )
 from risk_store.repositories.lockouts import SET, lockout_values
-from risk_store.repositories.plain_rows import LOCKOUT_COLUMNS, LOG_COLUMNS, plain_rows
+from risk_store.repositories.plain_rows import (
+    LOCKOUT_COLUMNS,
+    LOG_COLUMNS,
+    lockout_as_json,
+    log_as_json,
+    plain_rows,
+)
 from risk_store.repositories.prepared import Prepared
 from risk_store.statements import outcomes as statements
-from risk_store.statements.ids import rows_as_parameter
+from risk_store.statements.ids import row_as_json
 
 __all__ = ["Forms", "Intent", "Outcome", "write_apart", "write_together"]
 
@@ -202,8 +208,7 @@ class Outcome(_Job):
     def _encode(self) -> Encoded:
         row, locks = self._row, self._locks
         if self._forms.for_sqlite:
-            key = (row[0], row[-1])  # the first column and the last
-            ended = [self._form(TAKE_BACK, _KEY, key)] if self._in_flight else []
+            ended = [self._form(TAKE_BACK, _KEY, self.key)] if self._in_flight else []
             return [*ended, *[self._form(SET, _SET, lock) for lock in locks], self._form(INSERT, LOG_COLUMNS, row)]
         if locks:  # one at most
             return [self._form(_RECORD_AND_LOCK, _OF_BOTH, (*locks[0], *row))]
@@ -222,6 +227,11 @@ class Outcome(_Job):
                 raise LookupError(f"enforcement {self.log.enforcement_id} is not in flight")
         self.log_id = cursor.lastrowid if self._forms.for_sqlite else cursor.fetchone()[0]
 
+    @property
+    def key(self) -> tuple[int, str]:
+        """What is unique of the log row: the first column and the last."""
+        return self._row[0], self._row[-1]
+
     def parts(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """The values that PostgreSQL takes, by column: of the log row, and of the lockout if there is one."""
         if self._parts is None:
@@ -229,8 +239,19 @@ class Outcome(_Job):
             self._parts = self._taken(INSERT, LOG_COLUMNS, self._row), locks[0] if locks else None
         return self._parts
 
+    def as_json(self, n: int) -> tuple[str, str | None]:
+        """The same as the rows of RECORD_TOGETHER, of which it is the `n`-th."""
+        if self._plain:
+            return log_as_json(self._row, n), lockout_as_json(self._locks[0]) if self._locks else None
+        log, lockout = self.parts()
+        if lockout is None:
+            return row_as_json(log | {"n": n}), None
+        return row_as_json(log | {"n": n}), row_as_json({name: lockout[name] for name in LOCKOUT_COLUMNS})
+
     def _convert(self) -> object:
-        return self.encoded() if self._forms.for_sqlite else self.parts()
+        if self._forms.for_sqlite:
+            return self.encoded()
+        return None if self._plain else self.parts()
 
     def told(self) -> EnforcementLog:
         """The log with its id: once it is durable."""
@@ -274,12 +295,11 @@ def write_together(dialect: sa.Dialect, cursor: Any, outcomes: Sequence[Outcome]
 
     All of them are written, or none.
     """
-    parts = [outcome.parts() for outcome in outcomes]
-    logs = [log | {"n": n} for n, (log, _) in enumerate(parts)]
-    lockouts = [{name: lockout[name] for name in LOCKOUT_COLUMNS} for _, lockout in parts if lockout is not None]
+    rows = [outcome.as_json(n) for n, outcome in enumerate(outcomes)]
+    logs, lockouts = [log for log, _ in rows], [lockout for _, lockout in rows if lockout is not None]
     together = _TOGETHER.on(dialect)
-    given = {"logs": rows_as_parameter(logs), "lockouts": rows_as_parameter(lockouts)}
+    given = {"logs": f"[{','.join(logs)}]", "lockouts": f"[{','.join(lockouts)}]"}
     send_native(cursor, together.sql, together.values(given))
     ids = {(account_id, enforcement_id): id_ for account_id, enforcement_id, id_ in cursor.fetchall()}
-    for outcome, (log, _) in zip(outcomes, parts, strict=True):
-        outcome.log_id = ids[log["account_id"], log["enforcement_id"]]
+    for outcome in outcomes:
+        outcome.log_id = ids[outcome.key]

@@ -8,6 +8,7 @@ what is wrong with it; `tests/test_plain_rows.py` holds the two to each other.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
@@ -17,13 +18,22 @@ from risk_store.columns import INT64_MAX
 from risk_store.models import EnforcementLog, Lockout
 from risk_store.models.enforcement import is_plain_row
 
-__all__ = ["LOCKOUT_COLUMNS", "LOG_COLUMNS", "plain_lockout", "plain_log", "plain_rows"]
+__all__ = [
+    "LOCKOUT_COLUMNS",
+    "LOG_COLUMNS",
+    "lockout_as_json",
+    "log_as_json",
+    "plain_lockout",
+    "plain_log",
+    "plain_rows",
+]
 
 LOG_COLUMNS = [column.name for column in EnforcementLog.__table__.columns if column.name != "id"]
 LOCKOUT_COLUMNS = Lockout.__table__.columns.keys()
 
 _of_log = itemgetter(*LOG_COLUMNS)
 _of_lockout = itemgetter("account_id", "reason", "rule_id")
+_quoted = json.JSONEncoder().encode
 
 
 def plain_rows(
@@ -105,3 +115,37 @@ def plain_lockout(lockout: Lockout, at: datetime, *, for_sqlite: bool) -> tuple[
         now, end = at.isoformat(" ")[:-6], until and until.isoformat(" ")[:-6]
         return account, 1, reason, now, end, rule, now, now, now
     return None
+
+
+def log_as_json(values: Sequence[Any], n: int) -> str:
+    """What :func:`plain_log` made for a server, as one of the rows of ``rows_as_parameter``: in half of its time.
+
+    >>> log = EnforcementLog(account_id=123, rule_id="RULE-003", action="CLOSE_ALL", reason="loss", success=True,
+    ...                      enforcement_id="ab12", timestamp=datetime(2025, 10, 21, 17, tzinfo=UTC))
+    >>> log_as_json(plain_log(log, for_sqlite=False), n=0)[:71]
+    '{"account_id":123,"rule_id":"RULE-003","action":"CLOSE_ALL","reason":"l'
+    """
+    account, rule, action, reason, success, error, positions, orders, began, ms, details, name = values
+    error, details = "null" if error is None else _quoted(error), "null" if details is None else _quoted(details)
+    return (
+        f'{{"account_id":{account},"rule_id":{_quoted(rule)},"action":{_quoted(action)},"reason":{_quoted(reason)},'
+        f'"success":{"true" if success else "false"},"error_message":{error},'
+        f'"positions_closed":{positions},"orders_canceled":{orders},"timestamp":"{began.isoformat(" ")}",'
+        f'"execution_time_ms":{"null" if ms is None else ms},"details":{details},'
+        f'"enforcement_id":{_quoted(name)},"n":{n}}}'
+    )
+
+
+def lockout_as_json(values: Sequence[Any]) -> str:
+    """The same of :func:`plain_lockout`.
+
+    >>> lockout = Lockout(account_id=123, reason="loss", rule_id="RULE-003")
+    >>> lockout_as_json(plain_lockout(lockout, datetime(2025, 10, 21, 17, tzinfo=UTC), for_sqlite=False))[:72]
+    '{"account_id":123,"is_locked":true,"reason":"loss","rule_id":"RULE-003",'
+    """
+    account, _is_locked, reason, at, until, rule, *_at = values
+    now, end = at.isoformat(" "), "null" if until is None else f'"{until.isoformat(" ")}"'
+    return (
+        f'{{"account_id":{account},"is_locked":true,"reason":{_quoted(reason)},"rule_id":{_quoted(rule)},'
+        f'"locked_at":"{now}","locked_until":{end},"created_at":"{now}","updated_at":"{now}"}}'
+    )
