@@ -28,13 +28,15 @@ class _Waiting:
 
 
 class OneCommit(Plain):
-    """SQLite: one connection for all threads, and whoever has it writes and commits for all that wait."""
+    """SQLite: one connection for all threads, and whoever has it writes and commits for half of those about; the other
+    half is told meanwhile, when nothing but the commit is left to do."""
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
         self._mutex = threading.Lock()
         self._is_writing = False
         self._waiting: deque[_Waiting] = deque()
+        self._done: list[_Waiting] = []
 
     def of_thread(self) -> Self:
         return self
@@ -53,23 +55,36 @@ class OneCommit(Plain):
             own.gate.acquire()
             if own.is_written:
                 return
-        with self._mutex:
-            others = [*self._waiting]
-            self._waiting.clear()
+        done, self._done = self._done, []
+        others: list[_Waiting] = []
         try:
             self.execute(self._begin)
-            for each in (own, *others):
-                self.execute(self._log, each.rows[0])
-                self.execute(self._lock, each.rows[1])
+            self._write(own)
+            with self._mutex:
+                half = (len(self._waiting) + 1 + len(done)) // 2
+                others = [self._waiting.popleft() for _ in range(min(half, len(self._waiting)))]
+            for each in others:
+                self._write(each)
+            _tell(done)
             self.execute("COMMIT")
         finally:  # after an error they are told the same, so that nobody hangs: the comparison will show it
+            _tell(done)
+            for each in others:
+                each.is_written = True
             with self._mutex:
                 following = self._waiting.popleft() if self._waiting else None
                 self._is_writing = following is not None
-            for each in others:
-                each.is_written = True
-            for each in (*([following] if following else []), *others):
-                each.gate.release()
+                self._done = others if following else []
+            _tell([following] if following else others)
+
+    def _write(self, waiting: _Waiting) -> None:
+        self.execute(self._log, waiting.rows[0])
+        self.execute(self._lock, waiting.rows[1])
+
+
+def _tell(those: list[_Waiting]) -> None:
+    while those:
+        those.pop().gate.release()
 
 
 class OneStatement(Plain):
