@@ -84,7 +84,7 @@ class WriterQueue:
         self._has_turn: Place | None = None  # None only if nobody waits
         self._waiting: deque[Place] = deque()
         self._standing_back: threading.Lock | None = None  # where those who are done wait for who has the turn
-        self._told = 0  # how many the last commit was for: they may be back soon
+        self._told = 0  # for how many the last commit was that have not come again yet
         self._commit_s = math.inf  # what a commit for several takes, on the average
         self._sent_at = 0.0
 
@@ -109,6 +109,8 @@ class WriterQueue:
         what becomes. The caller calls :meth:`leave` whatever happens in here.
         """
         with self._mutex:
+            if self._told:
+                self._told -= 1
             if self._has_turn is None:
                 self._has_turn = place
                 return

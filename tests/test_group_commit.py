@@ -157,6 +157,28 @@ def test_while_a_commit_is_slow_all_records_go_in_one(
 
 
 @pytest.mark.usefixtures("in_halves")
+def test_who_has_come_back_already_is_not_expected_once_more() -> None:
+    """Else all who came together once would stay together: twenty that wait, and twenty that may come."""
+    queue = WriterQueue()
+    queue._commit_s, queue._told = 0.0, 20
+    leader, later = Place(object()), time.monotonic() + 60.0
+
+    def follow() -> None:
+        place = Place(object())
+        queue.enter(place, later)
+        place.committed = True
+        queue.leave(place)
+
+    queue.enter(leader, later)
+    with together(*[follow] * 19) as raised:
+        until(lambda: len(queue._waiting) == 19)
+        taken = len(queue.take(leader, 63))
+        leader.committed = True
+        queue.leave(leader)
+    assert (taken, raised) == (9, [])
+
+
+@pytest.mark.usefixtures("in_halves")
 @pytest.mark.parametrize("stands_back_s", [60.0, 0.001], ids=["until it has sent its rows", "no longer than it should"])
 @pytest.mark.parametrize("fails", [False, True], ids=["is written", "fails"])
 def test_who_is_done_stands_back_for_the_next_one(
