@@ -152,8 +152,7 @@ class ToFile(Sender):
             for follower in self.queue.take(place, MOST_TOGETHER - 1):
                 if follower.job.is_ready():
                     follower.job.write(cursor)
-            if place.gate is not None or place.taken:  # it is not the only one
-                self.queue.sent()
+            self.queue.sent(place)
 
         self._file.run(deadline, write)
 

@@ -15,9 +15,9 @@ from risk_store.errors import StoreBusy
 
 __all__ = ["AccountQueue", "Place", "WriterQueue"]
 
-# How long a thread has the interpreter from being told until it waits with its next record (seconds), and from how many
-# on it is worth a second commit that half of them do so while the other half is written. With 32 threads a quarter more
-# records a second, with eight a fifth, and none less when a commit takes milliseconds: `benchmarks --only W1`.
+# How long a thread has the interpreter from being told until it waits with its next record (seconds, on the machine of
+# docs/performance.md), and from how many on it is worth a second commit that half of them do so while the other half is
+# written. 32 threads record up to a quarter more; where a commit takes about as long it makes no difference.
 COMES_BACK_S = 80e-6
 HALVED_FROM = 6
 # How long those who are done stand back for the next one at most (seconds): it may hang before its rows are sent.
@@ -85,7 +85,7 @@ class WriterQueue:
         self._waiting: deque[Place] = deque()
         self._standing_back: threading.Lock | None = None  # where those who are done wait for who has the turn
         self._told = 0  # for how many the last commit was that have not come again yet
-        self._commit_s = math.inf  # what a commit for several takes, on the average
+        self._commit_s = math.inf  # what a commit for several takes, on the average of some eight
         self._sent_at = 0.0
 
     @contextmanager
@@ -146,64 +146,73 @@ class WriterQueue:
                 self._waiting.popleft()
         return place.taken
 
-    def sent(self) -> None:
-        """The rows of who has the turn, and of those it took along, are sent: only the commit is left to do."""
-        self._sent_at = time.monotonic()
-        self._let_go()
+    def sent(self, place: Place) -> None:
+        """The rows of `place`, which has the turn, and of those it took along are sent: only the commit is left."""
+        if place.taken or place.gate is not None:  # else nobody is beside it
+            self._sent_at = time.monotonic()
+            self._let_go()
 
     def go_alone(self, place: Place) -> None:
         """`place` and whoever it took along came to nothing together: each goes by itself, it first, then they."""
+        if self._has_turn is place:
+            self._let_go()  # that may take a while
 
     def leave(self, place: Place) -> None:
         """`place` is done, or has given up: whoever it took along is told, and the turn goes to the next one."""
-        place.gone = True
+        is_first_call, place.gone = not place.gone, True
         if place.settled:
             return  # thirty of them at a time: not one of them has to wait here
         standing_back = None
         with self._mutex:
             if not place.committed:
                 self._give_back(place)
-            if self._has_turn is place:
+            had_turn = self._has_turn is place
+            if had_turn:
                 self._let_go()
+                self._told = 1 + len(place.taken)
                 self._has_turn = self._waiting[0] if self._waiting else None
-                self._told = 1
-                if place.taken:
-                    standing_back = self._stand_back(place)
             elif place in self._waiting:
                 self._waiting.remove(place)
             following = self._has_turn
             if following is not None and self._waiting and self._waiting[0] is following:
                 self._waiting.popleft()
+            if place.taken:
+                for follower in place.taken:
+                    follower.settled = True  # whatever comes now, even if its time is over before it is woken
+                if had_turn and is_first_call:
+                    self._note_commit(time.monotonic() - self._sent_at)
+                    standing_back = self._stand_back_for(following)
             if following is not None:
                 _wake(following)
         # After the next one, which has thirty statements to send: woken before it they would all be in its way.
         if standing_back is not None:
             standing_back.acquire(timeout=STANDS_BACK_S)
         while place.taken:
-            _settle(place.taken[-1])
+            _wake(place.taken[-1])
             place.taken.pop()
 
-    def _stand_back(self, place: Place) -> threading.Lock | None:
-        """Where `place`, which has committed for others, waits until the rows of the next one are sent, if it does."""
-        took_s = time.monotonic() - self._sent_at
+    def _note_commit(self, took_s: float) -> None:
+        """Until its thread went on, which others may keep from it: that long they have for what they do meanwhile."""
         self._commit_s = took_s if self._commit_s == math.inf else self._commit_s + (took_s - self._commit_s) / 8
-        self._told = 1 + len(place.taken)
-        following = self._has_turn
-        if following is not None and following.job is not None and not following.alone and self._go_in_halves():
-            gate = threading.Lock()
-            gate.acquire()
-            self._standing_back = gate
-        return self._standing_back
+
+    def _stand_back_for(self, following: Place | None) -> threading.Lock | None:
+        """Where to wait until the rows of the next one are sent, if that is to be waited for."""
+        if following is None or following.job is None or not self._go_in_halves():
+            return None
+        gate = threading.Lock()
+        gate.acquire()
+        self._standing_back = gate
+        return gate
 
     def _let_go(self) -> None:
-        """Those who stand back for who has the turn go on."""
+        """Those who stand back for who has the turn go on. (It alone calls this: it needs no mutex.)"""
         standing_back, self._standing_back = self._standing_back, None
         if standing_back is not None:
             standing_back.release()
 
     def _go_in_halves(self) -> bool:
         """Whether those who write at the moment would take longer to come back, all at once, than a commit takes."""
-        writing = 1 + len(self._waiting) + self._told
+        writing = 1 + len(self._waiting) + self._told  # the one who has the turn is in neither
         return writing >= HALVED_FROM and self._commit_s < COMES_BACK_S * writing
 
     def _give_back(self, place: Place) -> None:

@@ -156,11 +156,8 @@ def test_while_a_commit_is_slow_all_records_go_in_one(
     assert (raised, groups) == ([], [2, 20])
 
 
-@pytest.mark.usefixtures("in_halves")
-def test_who_has_come_back_already_is_not_expected_once_more() -> None:
-    """Else all who came together once would stay together: twenty that wait, and twenty that may come."""
-    queue = WriterQueue()
-    queue._commit_s, queue._told = 0.0, 20
+def taken_of(queue: WriterQueue, waiting: int) -> int:
+    """How many the next one takes along, of so many that wait behind it."""
     leader, later = Place(object()), time.monotonic() + 60.0
 
     def follow() -> None:
@@ -170,12 +167,88 @@ def test_who_has_come_back_already_is_not_expected_once_more() -> None:
         queue.leave(place)
 
     queue.enter(leader, later)
-    with together(*[follow] * 19) as raised:
-        until(lambda: len(queue._waiting) == 19)
+    with together(*[follow] * waiting) as raised:
+        until(lambda: len(queue._waiting) == waiting)
         taken = len(queue.take(leader, 63))
         leader.committed = True
         queue.leave(leader)
-    assert (taken, raised) == (9, [])
+    assert raised == []
+    return taken
+
+
+def test_who_may_come_back_is_expected_once_and_a_few_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writers, "COMES_BACK_S", 1e6)
+    queue = WriterQueue()
+    queue._commit_s = 0.001
+    assert taken_of(queue, 4) == 4, "five at once are too few"
+    assert taken_of(queue, 5) == 2
+    queue._told = 20
+    assert taken_of(queue, 19) == 9, "twenty have come back: they are not waited for as well"
+    queue._told = 20
+    assert taken_of(queue, 9) == 9, "ten may come back"
+
+
+def test_one_slow_commit_does_not_end_the_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that copies the write-ahead log into the file, which the other commits are spared."""
+    monkeypatch.setattr(writers, "COMES_BACK_S", 0.001)
+    queue = WriterQueue()
+    for took_s in (0.010, 0.010, 0.050):
+        queue._note_commit(took_s)
+    assert taken_of(queue, 31) == 15
+    for _ in range(8):
+        queue._note_commit(0.050)
+    assert taken_of(queue, 31) == 31
+
+
+@pytest.mark.usefixtures("in_halves")
+def test_nobody_stands_back_for_a_transaction_of_the_callers_own(
+    store: RiskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may take as long as it likes."""
+    monkeypatch.setattr(writers, "STANDS_BACK_S", 60.0)
+    measured(store)
+    done: list[int] = []
+
+    def record(account: int) -> None:
+        store.record(a_log(account))
+        done.append(account)
+
+    def begin() -> None:
+        with store.begin() as tx:
+            until(lambda: {*done} == {1, 2})
+            tx.enforcements.add(a_log(3))
+
+    with queued(store, lambda: record(1), lambda: record(2), begin) as raised:
+        pass
+    assert raised == []
+    assert [account for account, _ in rows(store)] == [999_998, 999_998, 1, 2, 3]
+
+
+@pytest.mark.usefixtures("in_halves")
+def test_whose_time_is_over_while_another_stands_back_is_told_that_it_is_written(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writers, "STANDS_BACK_S", 60.0)
+    with RiskStore(store_url, limits=Limits(record_s=3.0)) as store:
+        measured(store)
+        told = threading.Event()
+        write = Outcome.write
+
+        def hanging(outcome: Outcome, cursor: Any) -> None:
+            if outcome.account_id == 4:
+                told.wait(60)
+            write(outcome, cursor)
+
+        def record(account: int) -> None:
+            assert store.record(a_log(account)).id
+            if account == 2:
+                told.set()
+
+        monkeypatch.setattr(Outcome, "write", hanging)
+        with queued(store, *[lambda account=account: record(account) for account in range(1, 5)]) as raised:
+            pass
+        assert raised == []
+        assert {account for account, _ in rows(store)} == {999_998, 1, 2, 3, 4}
 
 
 @pytest.mark.usefixtures("in_halves")
@@ -199,9 +272,9 @@ def test_who_is_done_stands_back_for_the_next_one(
                 raise sqlite3.OperationalError("disk I/O error")
         write(outcome, cursor)
 
-    def before_its_commit(queue: WriterQueue) -> None:
-        sent(queue)
-        if queue._has_turn is not None and queue._has_turn.job.account_id == 4:
+    def before_its_commit(queue: WriterQueue, place: Place) -> None:
+        sent(queue, place)
+        if place.job.account_id == 4:
             until(lambda: {*done} == {1, 2, 3})
 
     def record(account: int) -> None:

@@ -126,12 +126,12 @@ def log_as_json(values: Sequence[Any], n: int) -> str:
     '{"account_id":123,"rule_id":"RULE-003","action":"CLOSE_ALL","reason":"l'
     """
     account, rule, action, reason, success, error, positions, orders, began, ms, details, name = values
-    error, details = "null" if error is None else _quoted(error), "null" if details is None else _quoted(details)
+    wrong, more = "null" if error is None else _quoted(error), "null" if details is None else _quoted(details)
     return (
         f'{{"account_id":{account},"rule_id":{_quoted(rule)},"action":{_quoted(action)},"reason":{_quoted(reason)},'
-        f'"success":{"true" if success else "false"},"error_message":{error},'
+        f'"success":{"true" if success else "false"},"error_message":{wrong},'
         f'"positions_closed":{positions},"orders_canceled":{orders},"timestamp":"{began.isoformat(" ")}",'
-        f'"execution_time_ms":{"null" if ms is None else ms},"details":{details},'
+        f'"execution_time_ms":{"null" if ms is None else ms},"details":{more},'
         f'"enforcement_id":{_quoted(name)},"n":{n}}}'
     )
 

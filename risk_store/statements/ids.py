@@ -100,7 +100,7 @@ def rows_as_parameter(rows: Sequence[Mapping[str, Any]]) -> str:
     >>> rows_as_parameter([{"id": 1, "price": 0.1, "note": None, "at": datetime(2025, 10, 21, 17, tzinfo=UTC)}])
     '[{"id":1,"price":0.1,"at":"2025-10-21 17:00:00+00:00"}]'
     """
-    return f"[{','.join(map(row_as_json, rows))}]"
+    return _encode([_without_nulls(row) for row in rows])
 
 
 def row_as_json(row: Mapping[str, Any]) -> str:
@@ -109,7 +109,11 @@ def row_as_json(row: Mapping[str, Any]) -> str:
     >>> row_as_json({"id": 1, "note": "daily \\"loss\\""})
     '{"id":1,"note":"daily \\\\"loss\\\\""}'
     """
-    return _encode({name: value for name, value in row.items() if value is not None})
+    return _encode(_without_nulls(row))
+
+
+def _without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if value is not None}
 
 
 @lru_cache(maxsize=256)  # many rows have the same: "now"
