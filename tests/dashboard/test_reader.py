@@ -192,10 +192,14 @@ def _compare(store: RiskStore, snapshot: Snapshot, account: int | None) -> None:
 def test_a_look_at_a_store_in_which_nothing_was_committed_asks_no_table(
     reader: Reader, enforced: Enforced, sent: list[str]
 ) -> None:
+    """A server's own housekeeping commits now and then, in any of its databases."""
     enforced()
-    first = reader.look(View())
-    sent.clear()
-    assert reader.look(View()) is first
+    for _ in range(10):
+        first = reader.look(View())
+        sent.clear()
+        if (again := reader.look(View())) is first:
+            break
+    assert again is first
     assert not [statement for statement in sent if "enforcement" in statement or "orders" in statement], sent
 
 
