@@ -55,7 +55,7 @@ TINY = Size(
 )  # fmt: skip
 QUICK = Size(
     rounds=5, event_rounds=11, peer_rounds=3, events=220, server_events=100, threads=32, seconds=0.5, thread_rounds=4,
-    all_peers=False, bulk=10_000, bulk_rounds=5, peer_bulk=1_000, orders=350, batch=500, stops=1_000, others=9_000,
+    all_peers=False, bulk=10_000, bulk_rounds=7, peer_bulk=1_000, orders=350, batch=500, stops=1_000, others=9_000,
     prices=5, log_rows=(30_000, 120_000), report_rounds=3, working=10_000, watched_events=450,
 )  # fmt: skip
 FULL = Size(
