@@ -17,7 +17,7 @@ __all__ = ["AccountQueue", "Place", "WriterQueue"]
 
 # How long a thread has the interpreter from being told until it waits with its next record (seconds, on the machine of
 # docs/performance.md), and from how many on it is worth a second commit that half of them do so while the other half is
-# written. 32 threads record up to a quarter more; where a commit takes about as long it makes no difference.
+# written. Where a commit takes about as long it makes no difference, so neither has to be exact.
 COMES_BACK_S = 80e-6
 HALVED_FROM = 6
 # How long those who are done stand back for the next one at most (seconds): it may hang before its rows are sent.

@@ -19,16 +19,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from risk_store import (
-    EnforcementLog,
-    EnforcementNotRecorded,
-    InvalidValue,
-    Limits,
-    Lockout,
-    RiskStore,
-    StoreBusy,
-    writers,
-)
+from risk_store import EnforcementLog, EnforcementNotRecorded, InvalidValue, Limits, Lockout, RiskStore, StoreBusy
 from risk_store.errors import NestedTransaction
 from risk_store.repositories.outcomes import Outcome
 from risk_store.sending import MOST_TOGETHER
@@ -121,8 +112,8 @@ def test_a_commit_carries_no_more_than_it_should_and_loses_nobody(store: RiskSto
 @pytest.fixture
 def in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every commit is quick beside threads that come back, once one has been measured."""
-    monkeypatch.setattr(writers, "COMES_BACK_S", 1e6)
-    monkeypatch.setattr(writers, "HALVED_FROM", 0)
+    monkeypatch.setattr("risk_store.writers.COMES_BACK_S", 1e6)
+    monkeypatch.setattr("risk_store.writers.HALVED_FROM", 0)
 
 
 def measured(store: RiskStore) -> None:
@@ -148,7 +139,7 @@ def test_while_a_commit_is_quick_records_go_in_two_halves_in_the_order_they_came
 def test_while_a_commit_is_slow_all_records_go_in_one(
     store: RiskStore, groups: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writers, "COMES_BACK_S", 0.0)
+    monkeypatch.setattr("risk_store.writers.COMES_BACK_S", 0.0)
     measured(store)
     works = [lambda number=number: store.record(a_log(number)) for number in range(1, 21)]
     with queued(store, *works) as raised:
@@ -177,7 +168,7 @@ def taken_of(queue: WriterQueue, waiting: int) -> int:
 
 
 def test_who_may_come_back_is_expected_once_and_a_few_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writers, "COMES_BACK_S", 1e6)
+    monkeypatch.setattr("risk_store.writers.COMES_BACK_S", 1e6)
     queue = WriterQueue()
     queue._commit_s = 0.001
     assert taken_of(queue, 4) == 4, "five at once are too few"
@@ -190,7 +181,7 @@ def test_who_may_come_back_is_expected_once_and_a_few_go_together(monkeypatch: p
 
 def test_one_slow_commit_does_not_end_the_halves(monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that copies the write-ahead log into the file, which the other commits are spared."""
-    monkeypatch.setattr(writers, "COMES_BACK_S", 0.001)
+    monkeypatch.setattr("risk_store.writers.COMES_BACK_S", 0.001)
     queue = WriterQueue()
     for took_s in (0.010, 0.010, 0.050):
         queue._note_commit(took_s)
@@ -205,7 +196,7 @@ def test_nobody_stands_back_for_a_transaction_of_the_callers_own(
     store: RiskStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which may take as long as it likes."""
-    monkeypatch.setattr(writers, "STANDS_BACK_S", 60.0)
+    monkeypatch.setattr("risk_store.writers.STANDS_BACK_S", 60.0)
     measured(store)
     done: list[int] = []
 
@@ -228,7 +219,7 @@ def test_nobody_stands_back_for_a_transaction_of_the_callers_own(
 def test_whose_time_is_over_while_another_stands_back_is_told_that_it_is_written(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writers, "STANDS_BACK_S", 60.0)
+    monkeypatch.setattr("risk_store.writers.STANDS_BACK_S", 60.0)
     with RiskStore(store_url, limits=Limits(record_s=3.0)) as store:
         measured(store)
         told = threading.Event()
@@ -257,7 +248,7 @@ def test_whose_time_is_over_while_another_stands_back_is_told_that_it_is_written
 def test_who_is_done_stands_back_for_the_next_one(
     store: RiskStore, monkeypatch: pytest.MonkeyPatch, stands_back_s: float, fails: bool
 ) -> None:
-    monkeypatch.setattr(writers, "STANDS_BACK_S", stands_back_s)
+    monkeypatch.setattr("risk_store.writers.STANDS_BACK_S", stands_back_s)
     measured(store)
     done: list[int] = []
     when_it_hung: list[int] = []
@@ -509,7 +500,7 @@ def test_ctrl_c_anywhere_in_the_thread_that_writes_for_others_costs_them_nothing
         request.getfixturevalue("in_halves")
         measured(store)
     else:
-        monkeypatch.setattr(writers, "COMES_BACK_S", 0.0)
+        monkeypatch.setattr("risk_store.writers.COMES_BACK_S", 0.0)
     store.record(a_log(900_000))
     at, account, interrupted = 1, 10, 0
     while interrupted_leader(store, at, account):

@@ -118,7 +118,7 @@ def plain_lockout(lockout: Lockout, at: datetime, *, for_sqlite: bool) -> tuple[
 
 
 def log_as_json(values: Sequence[Any], n: int) -> str:
-    """What :func:`plain_log` made for a server, as one of the rows of ``rows_as_parameter``: in half of its time.
+    """What :func:`plain_log` made for a server, as one of the rows of ``rows_as_parameter``: by one expression.
 
     >>> log = EnforcementLog(account_id=123, rule_id="RULE-003", action="CLOSE_ALL", reason="loss", success=True,
     ...                      enforcement_id="ab12", timestamp=datetime(2025, 10, 21, 17, tzinfo=UTC))
