@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from risk_store import EnforcementInProgress, RiskStore, enforcement
+from risk_store import EnforcementInProgress, Limits, RiskStore, enforcement
 from risk_store.models import Base
 from risk_store.owner import this_process
 
@@ -40,7 +40,9 @@ class Machine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.now = START
         self.seconds = 0.0
-        self.store = RiskStore(self.url, clock=lambda: self.now, monotonic=lambda: self.seconds)
+        # Half a second, the default for an intent, is over now and then on a machine that others use.
+        limits = Limits(intent_s=30.0, record_s=30.0)
+        self.store = RiskStore(self.url, clock=lambda: self.now, monotonic=lambda: self.seconds, limits=limits)
         with self.store.begin() as tx:
             for table in Base.metadata.sorted_tables:
                 tx.session.execute(sa.delete(table))
