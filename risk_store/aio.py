@@ -33,6 +33,7 @@ from risk_store.engines import (
     BUSY_TIMEOUT_S,
     database_file,
     display_url,
+    end_reading,
     open_async_engine,
     open_engine,
     parse_url,
@@ -261,6 +262,7 @@ class AsyncRiskStore:
         with translated(self._url):
             async with AsyncSession(self._readers, expire_on_commit=False) as session:
                 yield AsyncTransaction(session, self._clock)
+                await session.run_sync(end_reading)
 
     def enforce(
         self,

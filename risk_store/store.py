@@ -35,6 +35,7 @@ from risk_store.engines import (
     BUSY_TIMEOUT_S,
     database_file,
     display_url,
+    end_reading,
     open_engine,
     parse_url,
     translated,
@@ -179,6 +180,7 @@ class RiskStore:
             Session(self._readers, expire_on_commit=False, execution_options=options) as session,
         ):
             yield Transaction(session, self._clock)
+            end_reading(session)
 
     def enforce(
         self,

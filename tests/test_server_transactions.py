@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from risk_store import (
     StoreUnavailable,
     repositories,
 )
+from risk_store.aio import AsyncRiskStore
 from risk_store.events import OrderUpdate
 
 FAR = datetime(2099, 1, 1, tzinfo=UTC)
@@ -252,3 +254,62 @@ def test_many_events_lock_their_orders_by_id_whatever_they_carry(
         with store.begin() as tx:
             tx.orders.apply_many(event_of(id_, 3) for id_ in range(1, 11))
         written.result()
+
+
+# Reading -------------------------------------------------------------------------------------------------------------
+
+PLANS_OF_REPORT = (
+    "SELECT generic_plans + custom_plans FROM pg_prepared_statements WHERE statement LIKE '%enforcement_time_buckets%'"
+)
+
+
+def test_a_report_that_is_asked_for_again_is_not_prepared_anew(store: RiskStore) -> None:
+    for _ in range(9):
+        with store.read() as tx:
+            tx.enforcements.time_by_rule()
+    with store.read() as tx:
+        # psycopg prepares what it is sent for the sixth time.
+        assert tx.session.scalars(sa.text(PLANS_OF_REPORT)).all() == [4]
+
+
+def test_nor_is_one_that_is_asked_for_with_asyncio(postgres_store_url: str) -> None:
+    async def reports() -> list[int]:
+        async with AsyncRiskStore(sa.make_url(postgres_store_url).set(drivername="postgresql+psycopg")) as store:
+            for _ in range(9):
+                async with store.read() as tx:
+                    await tx.enforcements.time_by_rule()
+            async with store.read() as tx:
+                return list((await tx.session.scalars(sa.text(PLANS_OF_REPORT))).all())
+
+    assert asyncio.run(reports()) == [4]
+
+
+def test_what_a_reader_adds_to_its_session_is_written_by_nobody(
+    store: RiskStore, other: psycopg.Connection[Any]
+) -> None:
+    with store.read() as tx:
+        tx.session.add(a_log(1))
+    with store.read() as tx:
+        assert tx.enforcements.time_by_rule() == []
+        tx.session.add(a_log(2))
+    with pytest.raises(Exception, match="read-only"), store.read() as tx:
+        tx.session.add(a_log(3))
+        tx.session.flush()
+    assert other.execute("SELECT count(*) FROM enforcement_log").fetchone() == (0,)
+
+
+def test_a_reader_may_end_its_transaction_itself_or_catch_an_error_in_it(store: RiskStore) -> None:
+    with store.read() as tx:
+        tx.enforcements.time_by_rule()
+        tx.session.rollback()
+    with store.read() as tx:
+        tx.enforcements.time_by_rule()
+        tx.session.commit()
+    with store.read() as tx, pytest.raises(sa.exc.DataError):
+        tx.session.execute(sa.text("SELECT 1 / 0"))
+    with store.read() as tx:
+        tx.session.begin_nested()
+        assert tx.enforcements.time_by_rule() == []
+    with store.read() as tx:
+        assert tx.session.scalar(sa.text("SELECT 1")) == 1
+    assert store.engine.pool.checkedout() == 0  # type: ignore[attr-defined]

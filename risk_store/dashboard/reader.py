@@ -169,9 +169,8 @@ class Reader:
             kept = self._looks.get(view)
             if kept is not None and kept[0] == key and key[0] is not None and kept[1].trouble is None:
                 return kept[1]
-            with connection.begin() as transaction:
+            with connection.begin():  # a COMMIT at its end: as `end_reading` says
                 snapshot = self._read(Transaction(connection, self._clock), connection, view, now)
-                transaction.rollback()
         self._told = None
         look = Look(snapshot, self._schema)
         self._looks[view] = (key, look)
@@ -207,10 +206,8 @@ class Reader:
 
     def _stamp(self, connection: sa.Connection) -> str | None:
         """Another text once anything was committed. On its own, so that nothing committed meanwhile is missed."""
-        with connection.begin() as transaction:
-            stamp = Transaction(connection, self._clock).watch.stamp()
-            transaction.rollback()
-        return stamp
+        with connection.begin():
+            return Transaction(connection, self._clock).watch.stamp()
 
     def _read(self, tx: Transaction, connection: sa.Connection, view: View, now: datetime) -> Snapshot:
         self._check_schema(connection)

@@ -103,6 +103,22 @@ def test_a_view_of_one_rule_or_account_shows_that_one(reader: Reader, enforced: 
     assert of_account.facts.slow == []
 
 
+def test_no_look_is_rolled_back_since_psycopg_would_forget_what_it_has_prepared(
+    reader: Reader, enforced: Enforced
+) -> None:
+    enforced(100)
+    ends: list[str] = []
+    listeners = {name: lambda _connection, name=name: ends.append(name) for name in ("commit", "rollback")}
+    for name, listener in listeners.items():
+        sa.event.listen(sa.Engine, name, listener)
+    try:
+        seen(reader.look(View()))
+    finally:
+        for name, listener in listeners.items():
+            sa.event.remove(sa.Engine, name, listener)
+    assert set(ends) == {"commit"}
+
+
 def test_the_slow_ones_come_newest_first_a_page_at_a_time(reader: Reader, enforced: Enforced) -> None:
     ids = [enforced(600 + n).id for n in range(45)]
     enforced(500)
