@@ -20,7 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from risk_store.alerts import Thresholds
-from risk_store.columns import instant_of
+from risk_store.columns import INT64_MIN, instant_of
 from risk_store.errors import InvalidValue
 from risk_store.models.base import utc_now
 from risk_store.models.enforcement import SLOW_INDEX_ABOVE_MS
@@ -146,37 +146,47 @@ def _ranked_by_bucket(asked: Asked) -> sa.Subquery:
     found = not_rolled_up_times(asked).subquery("found").c
     n = sa.cast(found.n, sa.Double).label("n")
     rest = sa.select(found.rule_id, bucket(found.ms).label("bucket"), found.ms, n).cte()
+    held_n, held_ms = (sa.cast(BUCKETS.c[name], sa.Double) for name in ("enforcements", "total_ms"))
+    rolled_up = [*asked.of_rollup(BUCKETS), BUCKETS.c.enforcements > 0]
+    nothing: sa.ColumnElement[float] = sa.literal_column("0.0", sa.Double())
+    lowest = sa.literal_column(str(INT64_MIN), sa.BigInteger())
+    # A rule's sums come as a row before its first bucket, so that all that has to be known of a bucket is summed up in
+    # one go: with windows of their own the sums would take a fifth more of the whole.
     pieces = sa.union_all(
         sa.select(
             BUCKETS.c.rule_id,
             BUCKETS.c.bucket,
-            sa.cast(BUCKETS.c.enforcements, sa.Double).label("n"),
-            sa.cast(BUCKETS.c.total_ms, sa.Double).label("total"),
-        ).where(*asked.of_rollup(BUCKETS), BUCKETS.c.enforcements > 0),
-        sa.select(rest.c.rule_id, rest.c.bucket, rest.c.n, sa.cast(rest.c.ms, sa.Double) * rest.c.n),
+            held_n.label("n"),
+            nothing.label("n_of_rule"),
+            nothing.label("ms_of_rule"),
+        ).where(*rolled_up),
+        sa.select(rest.c.rule_id, rest.c.bucket, rest.c.n, nothing, nothing),
+        sa.select(BUCKETS.c.rule_id, lowest, nothing, sa.func.sum(held_n), sa.func.sum(held_ms))
+        .where(*rolled_up)
+        .group_by(BUCKETS.c.rule_id),
+        sa.select(
+            rest.c.rule_id,
+            lowest,
+            nothing,
+            sa.func.sum(rest.c.n),
+            sa.func.sum(sa.cast(rest.c.ms, sa.Double) * rest.c.n),
+        ).group_by(rest.c.rule_id),
     ).subquery("pieces")
     piece = pieces.c
-    buckets = (
+
+    def up_to_here(values: sa.ColumnElement[float]) -> sa.ColumnElement[float]:
+        return sa.func.sum(sa.func.sum(values)).over(partition_by=piece.rule_id, order_by=piece.bucket, rows=_SO_FAR)
+
+    upto = (
         sa.select(
             piece.rule_id,
             piece.bucket,
             sa.func.sum(piece.n).label("n"),
-            sa.func.sum(piece.total).label("total"),
+            up_to_here(piece.n).label("rank"),
+            up_to_here(piece.n_of_rule).label("n_of_rule"),
+            up_to_here(piece.ms_of_rule).label("ms_of_rule"),
         )
         .group_by(piece.rule_id, piece.bucket)
-        .subquery("buckets")
-        .c
-    )
-    rule: dict[str, Any] = {"partition_by": buckets.rule_id}
-    upto = (
-        sa.select(
-            buckets.rule_id,
-            buckets.bucket,
-            buckets.n,
-            sa.func.sum(buckets.n).over(**rule, order_by=buckets.bucket, rows=_SO_FAR).label("rank"),
-            sa.func.sum(buckets.n).over(**rule).label("n_of_rule"),
-            sa.func.sum(buckets.total).over(**rule).label("ms_of_rule"),
-        )
         .subquery("upto")
         .c
     )
@@ -193,7 +203,7 @@ def _ranked_by_bucket(asked: Asked) -> sa.Subquery:
             upto.ms_of_rule,
         )
         # The least, the most, and those: five of a rule. PostgreSQL would expect so many that it hashes all the times.
-        .where(opaque(sa.or_(upto.rank == upto.n, upto.rank == upto.n_of_rule, *here)))
+        .where(upto.n > 0, opaque(sa.or_(upto.rank == upto.n, upto.rank == upto.n_of_rule, *here)))
         .cte()
     )
     held = sa.and_(TIMES.c.rule_id == wanted.c.rule_id, TIMES.c.bucket == wanted.c.bucket)
