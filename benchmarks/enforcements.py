@@ -16,9 +16,9 @@ from benchmarks.sizes import Size
 from benchmarks.values import Event, events
 from benchmarks.way import Way, durability
 
-__all__ = ["W1", "W1_PEERS", "entered", "same_enforcements"]
+__all__ = ["W1", "W1_PEERS", "W1_WAYS", "entered", "same_enforcements"]
 
-W1, W1_PEERS = "W1", "W1, beside other libraries"
+W1, W1_WAYS, W1_PEERS = "W1", "W1, in other ways", "W1, beside other libraries"
 FLOOR = "plain driver, BEGIN … COMMIT"
 ENFORCE = "store.enforce, an empty block"
 RECORD = "store.record(log, lockout)"
@@ -58,30 +58,37 @@ def same_enforcements(place: Place, floor: Place, without: Iterable[str] = ()) -
 
 
 def run(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Place], Way]]) -> None:
-    """In two contests: a turn of the peers takes as long as ten of the floor and of the store, and the machine's speed
-    changes meanwhile. So these two have many short rounds of their own."""
+    """In three contests: a turn of the peers takes as long as ten of the floor and of `store.record`, and the machine's
+    speed changes meanwhile. So these two have many short rounds of their own."""
     _beside_the_floor(ground, size, book)
+    _in_other_ways(ground, size, book)
     if peers:
         _beside_peers(ground, size, book, peers)
 
 
 def _beside_the_floor(ground: Ground, size: Size, book: Book) -> None:
-    with entered(ground, [Plain, Plain, Plain, Ours, Ours, Ours]) as ways:
-        plain, in_two, in_one, record, begin, enforce = ways
-        entries = [Entry(FLOOR, plain, plain.record)]
-        if isinstance(in_two, Plain):
-            entries.append(Entry("plain driver, intent and outcome", in_two, in_two.enforce))
+    with entered(ground, [Plain, Plain, Ours]) as ways:
+        plain, in_one, record = ways
+        entries = [Entry(FLOOR, plain, plain.record), Entry(RECORD, record, record.record)]
         if not ground.is_sqlite and isinstance(in_one, Plain):
-            entries.append(Entry("plain driver, one statement", in_one, in_one.record_in_one))
-        if isinstance(begin, Ours) and isinstance(enforce, Ours):
-            entries += [
-                Entry(RECORD, record, record.record),
-                Entry("store.begin(): lockouts.set, enforcements.add", begin, begin.begin_add),
-                Entry(ENFORCE, enforce, enforce.enforce, OWN),
-            ]
+            entries.insert(1, Entry("plain driver, one statement", in_one, in_one.record_in_one))
         outcome = _contest(W1, ground, size, book, entries, size.event_rounds)
     limit = 0.7 if not ground.is_sqlite else 1.3 if ground.label.endswith("FULL") else 1.7
     book.floor_ratio(W1, ground.label, outcome, RECORD, limit)
+
+
+def _in_other_ways(ground: Ground, size: Size, book: Book) -> None:
+    with entered(ground, [Plain, Plain, Ours, Ours]) as ways:
+        plain, in_two, begin, enforce = ways
+        entries = [Entry(FLOOR, plain, plain.record)]
+        if isinstance(in_two, Plain):
+            entries.append(Entry("plain driver, intent and outcome", in_two, in_two.enforce))
+        if isinstance(begin, Ours) and isinstance(enforce, Ours):
+            entries += [
+                Entry("store.begin(): lockouts.set, enforcements.add", begin, begin.begin_add),
+                Entry(ENFORCE, enforce, enforce.enforce, OWN),
+            ]
+        _contest(W1_WAYS, ground, size, book, entries, size.rounds)
 
 
 def _beside_peers(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Place], Way]]) -> None:

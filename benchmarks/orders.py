@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.contest import Contender, Turn, contest
 from benchmarks.enforcements import entered
@@ -24,7 +24,6 @@ from benchmarks.rows import ORDERS, as_instant, difference, read
 from benchmarks.sizes import Size
 from benchmarks.values import MNQ, order_events, stop
 from benchmarks.way import Way, durability
-from risk_store.events import OrderUpdate
 
 __all__ = ["read_at_start", "single_and_batch", "trail"]
 
@@ -38,37 +37,45 @@ COLUMNS = [name.strip() for name in ORDER_COLUMNS.split(",")]
 OWN = {"updated_at", "seen_at"}
 
 
+class _Upserts(NamedTuple):
+    """One work of W3: `events` a turn. The limit is on how many times the floor's time `ours` takes on SQLite."""
+
+    work: str
+    ours: str
+    turn_of: Callable[[Way, list[Any]], Turn]
+    events: int
+    unit: str
+    limit: float
+
+
 def single_and_batch(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Place], Way]]) -> None:
     """W3: one commit each, and many in one transaction."""
-    work = "W3, one commit each"
-    in_full = ground.label.endswith("FULL")
-    peers = some(peers, size)
     count = size.orders if ground.is_sqlite else size.server_events
-    turns = [order_events(count, number) for number in range(size.rounds + 1)]
-    with entered(ground, [Plain, Ours, *peers.values()]) as ways:
-        names = [FLOOR, APPLY, *peers]
-        contenders = [
-            _writing(name, way, ways[0], _each(way.apply, turns)) for name, way in zip(names, ways, strict=True)
-        ]
-        outcome = contest(contenders, size.rounds)
-    book.refuse(work, ground.label, outcome)
-    book.add(work, ground.label, outcome, "µs", lambda seconds: seconds / count * 1e6)
-    if ground.is_sqlite:
-        book.floor_ratio(work, ground.label, outcome, APPLY, 1.25 if in_full else 1.4)
+    limit = 1.25 if ground.label.endswith("FULL") else 1.4
+    batch = f"W3, {size.batch} in a transaction"
+    for work in (
+        _Upserts("W3, one commit each", APPLY, _each, count, "µs", limit),
+        _Upserts(batch, APPLY_MANY, _at_once, size.batch, "µs per event", 1.4),
+    ):
+        _upserts(work, ground, size, book, peers)
 
-    work = f"W3, {size.batch} in a transaction"
-    batches = [order_events(size.batch, number) for number in range(size.rounds + 1)]
-    with entered(ground, [Plain, Ours, *peers.values()]) as ways:
-        names = [FLOOR, APPLY_MANY, *peers]
-        contenders = [
-            _writing(name, way, ways[0], _at_once(way.apply_many, batches))
-            for name, way in zip(names, ways, strict=True)
-        ]
-        outcome = contest(contenders, size.rounds)
-    book.refuse(work, ground.label, outcome)
-    book.add(work, ground.label, outcome, "µs per event", lambda seconds: seconds / size.batch * 1e6)
-    if ground.is_sqlite:
-        book.floor_ratio(work, ground.label, outcome, APPLY_MANY, 1.4)
+
+def _upserts(of: _Upserts, ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Place], Way]]) -> None:
+    """In two contests, as W1: the floor and the store have many short rounds of their own."""
+    peers = some(peers, size)
+    contests = [(of.work, {}, size.event_rounds), (f"{of.work}, beside other libraries", peers, size.peer_rounds)]
+    for title, others, rounds in contests if peers else contests[:1]:
+        turns = [order_events(of.events, number) for number in range(rounds + 1)]
+        with entered(ground, [Plain, Ours, *others.values()]) as ways:
+            names = [FLOOR, of.ours, *others]
+            contenders = [
+                _writing(name, way, ways[0], of.turn_of(way, turns)) for name, way in zip(names, ways, strict=True)
+            ]
+            outcome = contest(contenders, rounds)
+        book.refuse(title, ground.label, outcome)
+        book.add(title, ground.label, outcome, of.unit, lambda seconds: seconds / of.events * 1e6)
+        if ground.is_sqlite and title == of.work:
+            book.floor_ratio(title, ground.label, outcome, of.ours, of.limit)
 
 
 def trail(ground: Ground, size: Size, book: Book, _peers: Mapping[str, Callable[[Place], Way]]) -> None:
@@ -110,7 +117,7 @@ def read_at_start(ground: Ground, size: Size, book: Book, peers: Mapping[str, Ca
         of_floor = cache(lambda: [*map(_values, plain.working())])
         reads = {"plain driver, a dataclass with slots": plain.working}
         if isinstance(ours, Ours):
-            _read(work, reads | {SNAPSHOT: ours.snapshot}, of_floor, size.event_rounds, ground, size, book)
+            _read(work, reads | {SNAPSHOT: ours.snapshot}, of_floor, size.read_rounds, ground, size, book)
         models = {WORKING: ours.working, **{name: way.working for name, way in zip(peers, others, strict=True)}}
         _read(f"{work}, as models", reads | models, of_floor, size.report_rounds, ground, size, book)
 
@@ -131,7 +138,9 @@ def _read(
     book.floor_ratio(work, ground.label, outcome, SNAPSHOT, 1.3)
 
 
-def _each(apply: Callable[[OrderUpdate], object], turns: list[Any]) -> Turn:
+def _each(way: Way, turns: list[Any]) -> Turn:
+    apply = way.apply
+
     def turn(number: int) -> None:
         for update in turns[number]:
             apply(update)
@@ -139,9 +148,9 @@ def _each(apply: Callable[[OrderUpdate], object], turns: list[Any]) -> Turn:
     return turn
 
 
-def _at_once(apply_many: Callable[[Iterable[OrderUpdate]], object], batches: list[Any]) -> Turn:
+def _at_once(way: Way, turns: list[Any]) -> Turn:
     def turn(number: int) -> None:
-        apply_many(batches[number])
+        way.apply_many(turns[number])
 
     return turn
 

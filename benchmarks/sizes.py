@@ -13,9 +13,9 @@ class Size:
 
     rounds: int
     event_rounds: int
-    """W1: of the plain driver and the store."""
+    """W1 and W3: of the plain driver and the store alone."""
     peer_rounds: int
-    """W1: beside the peers; and W2, if `bulk_rounds` are not fewer."""
+    """The same beside the peers; and W2, if `bulk_rounds` are not fewer."""
     events: int
     """W1: enforcements, one transaction each."""
     server_events: int
@@ -23,7 +23,9 @@ class Size:
     threads: int
     seconds: float
     thread_rounds: int
-    """W1 with threads: how long a turn is, and how many there are."""
+    """W1 with threads: how long a turn is, and how many there are. The length decides how much of the plain driver's
+    time is that of its last threads, which find the file when nobody else wants it any more: so it is always the 0.6 s
+    of reference/performance.md, where the target comes from."""
     all_peers: bool
     """Whether every peer takes part where nothing is promised of it: they take longer than all else together."""
     bulk: int
@@ -41,7 +43,8 @@ class Size:
     """R1 to R4: the sizes of the log between which growth is told."""
     report_rounds: int
     working: int
-    """R5: working orders at start, among `stops` that are done."""
+    read_rounds: int
+    """R5: working orders at start, among `stops` that are done; and the rounds of the plain driver and the store."""
     watched_events: int
     """D1: enforcements in one turn, beside a dashboard or alone; its log has the smaller of `log_rows`."""
 
@@ -51,15 +54,15 @@ class Size:
 TINY = Size(
     rounds=2, event_rounds=2, peer_rounds=2, events=20, server_events=20, threads=4, seconds=0.05, thread_rounds=1,
     all_peers=True, bulk=50, bulk_rounds=1, peer_bulk=20, orders=20, batch=20, stops=20, others=20, prices=2,
-    log_rows=(2_000, 5_000), report_rounds=1, working=20, watched_events=20,
+    log_rows=(2_000, 5_000), report_rounds=1, working=20, read_rounds=2, watched_events=20,
 )  # fmt: skip
 QUICK = Size(
-    rounds=5, event_rounds=11, peer_rounds=3, events=220, server_events=100, threads=32, seconds=0.5, thread_rounds=4,
-    all_peers=False, bulk=10_000, bulk_rounds=7, peer_bulk=1_000, orders=350, batch=500, stops=1_000, others=9_000,
-    prices=5, log_rows=(30_000, 120_000), report_rounds=3, working=10_000, watched_events=450,
+    rounds=5, event_rounds=21, peer_rounds=2, events=220, server_events=100, threads=32, seconds=0.6, thread_rounds=4,
+    all_peers=False, bulk=10_000, bulk_rounds=6, peer_bulk=1_000, orders=350, batch=500, stops=1_000, others=9_000,
+    prices=5, log_rows=(20_000, 80_000), report_rounds=3, working=10_000, read_rounds=11, watched_events=450,
 )  # fmt: skip
 FULL = Size(
-    rounds=15, event_rounds=31, peer_rounds=9, events=430, server_events=300, threads=32, seconds=1.0, thread_rounds=5,
+    rounds=15, event_rounds=31, peer_rounds=9, events=430, server_events=300, threads=32, seconds=0.6, thread_rounds=5,
     all_peers=True, bulk=1_000_000, bulk_rounds=3, peer_bulk=60_000, orders=700, batch=500, stops=1_000, others=9_000,
-    prices=5, log_rows=(1_000_000, 10_000_000), report_rounds=3, working=10_000, watched_events=3_000,
+    prices=5, log_rows=(1_000_000, 10_000_000), report_rounds=3, working=10_000, read_rounds=31, watched_events=3_000,
 )  # fmt: skip

@@ -2,6 +2,11 @@
 
 A turn's length is fixed instead of its work, since contenders differ by more than ten times. So what is in the tables
 afterwards is compared with what each thread was told is there.
+
+It ends when the last thread is done with the record that it was at. The plain driver's threads poll the file: some
+write nearly all, and those that came away with nothing take their turns one each tenth of a second, long after the
+others. So there are two rates: until all are done, of which the targets are (reference/performance.md), and while all
+write.
 """
 
 from __future__ import annotations
@@ -48,6 +53,7 @@ def run(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Pl
         )
     book.refuse(work, ground.label, outcome)
     book.add(work, ground.label, outcome, "events/s", lambda rate: rate, "rate")
+    book.add(f"{work}, while all write", ground.label, outcome, "events/s", lambda rate: rate, "rate while all write")
     book.add(f"{work}, p99", ground.label, outcome, "ms", lambda seconds: seconds * 1e3, "p99")
     ours, naive = outcome.get(RECORD), outcome.get(orm)
     if ours is None:
@@ -82,6 +88,7 @@ class _Run:
     def turn(self, _number: int) -> Mapping[str, float]:
         size = self._size
         took: list[list[float]] = [[] for _ in range(size.threads)]
+        in_time = [0] * size.threads
         failed: list[BaseException] = []
         ready = threading.Barrier(size.threads + 1)
 
@@ -91,14 +98,17 @@ class _Run:
             try:
                 way = self._way.of_thread()
                 ready.wait()
-                end = time.perf_counter() + size.seconds
+                now = time.perf_counter()
+                end = now + size.seconds
                 for event in chain(ready_made, more):
-                    started = time.perf_counter()
-                    if started >= end:
-                        break
+                    started = now
                     way.record(event)
-                    own.append(time.perf_counter() - started)
+                    now = time.perf_counter()
+                    own.append(now - started)
                     written.append(event)
+                    if now >= end:
+                        break
+                    in_time[number] += 1
                 way.leave()
             except BaseException as error:
                 failed.append(error)
@@ -117,7 +127,11 @@ class _Run:
             raise next((error for error in failed if not isinstance(error, threading.BrokenBarrierError)), failed[0])
         self._each = max(map(len, took)) * 3 // 2 + 1
         times = sorted(seconds for own in took for seconds in own)
-        return {"rate": len(times) / elapsed, "p99": times[int(len(times) * 0.99)]}
+        return {
+            "rate": len(times) / elapsed,
+            "rate while all write": sum(in_time) / size.seconds,
+            "p99": times[int(len(times) * 0.99)],
+        }
 
     def check(self) -> str | None:
         """Durability, and each event that a thread was told is written, and no other."""
