@@ -25,6 +25,7 @@ logger = logging.getLogger("risk_store.unreadable")
 
 S = TypeVar("S", bound=Sequence[Any])
 
+_LAST = sa.select(sa.func.max(EnforcementLog.id))
 MOST = 100  # values told of in one database; a file of nothing else must not fill the disk with warnings
 
 _told: dict[tuple[Any, ...], set[tuple[str, str, str]]] = {}
@@ -50,7 +51,7 @@ def tell_of_reports(session: Session) -> None:
     if bind.dialect.name != "sqlite":
         return
     place = _place(bind.engine)
-    last = session.scalar(sa.select(sa.func.max(EnforcementLog.id))) or 0
+    last = session.scalar(_LAST) or 0
     after = _reported_up_to.get(place, 0)
     if last == after:
         return
