@@ -102,7 +102,8 @@ class Sender(ABC):
         Raises what is wrong with one that nobody went along with.
         """
         try:
-            place.job.encoded()  # what is wrong with its own values must not cost the connection
+            if place.job.statements is None:
+                place.job.encoded()  # what is wrong with its own values must not cost the connection
             self._send(place, deadline)
         except Exception:
             if not place.taken:

@@ -135,6 +135,8 @@ class WriterQueue:
 
         It stops at the first that wants the turn for itself: nobody is overtaken. If they go in halves, it is half.
         """
+        if not self._waiting:  # as nearly always; who comes at this moment waits for the next one
+            return place.taken
         with self._mutex:
             if self._waiting and self._go_in_halves():
                 most = min(most, (len(self._waiting) + self._told) // 2)
@@ -168,7 +170,8 @@ class WriterQueue:
                 self._give_back(place)
             had_turn = self._has_turn is place
             if had_turn:
-                self._let_go()
+                if self._standing_back is not None:
+                    self._let_go()
                 self._told = 1 + len(place.taken)
                 self._has_turn = self._waiting[0] if self._waiting else None
             elif place in self._waiting:
@@ -296,9 +299,9 @@ class AccountQueue:
 
         Nobody overtakes another one of the same account; and one statement can lock an account only once.
         """
+        if not self._waiting:
+            return place.taken
         with self._mutex:
-            if not self._waiting:
-                return place.taken
             passed = {account for account in self._busy() if account != place.job.account_id}
             mine = {place.job.account_id: place.job.locks}
             for follower in self._waiting:

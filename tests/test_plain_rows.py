@@ -124,7 +124,7 @@ def test_what_is_sent_as_it_stands_is_what_the_checks_and_the_columns_make_of_it
         if plain_log(log, for_sqlite=on_file) is not None and all(locks):
             quick = sent(dialect, log, lockouts, at)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(outcomes, "plain_rows", lambda *_, **__: None)
+                patch.setattr(outcomes, "plain_log", lambda *_, **__: None)
                 assert quick == sent(dialect, log, lockouts, at)
 
 

@@ -9,7 +9,7 @@ what is wrong with it; `tests/test_plain_rows.py` holds the two to each other.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any
@@ -25,7 +25,6 @@ __all__ = [
     "log_as_json",
     "plain_lockout",
     "plain_log",
-    "plain_rows",
 ]
 
 LOG_COLUMNS = [column.name for column in EnforcementLog.__table__.columns if column.name != "id"]
@@ -34,22 +33,6 @@ LOCKOUT_COLUMNS = Lockout.__table__.columns.keys()
 _of_log = itemgetter(*LOG_COLUMNS)
 _of_lockout = itemgetter("account_id", "reason", "rule_id")
 _quoted = json.JSONEncoder().encode
-
-
-def plain_rows(
-    log: EnforcementLog, lockouts: Sequence[Lockout], clock: Callable[[], datetime], *, for_sqlite: bool
-) -> tuple[tuple[Any, ...], list[tuple[Any, ...]]] | None:
-    """Of a record: :func:`plain_log`, and :func:`plain_lockout` of each of its lockouts, which begin now."""
-    row = plain_log(log, for_sqlite=for_sqlite)
-    if row is None:
-        return None
-    locks: list[tuple[Any, ...]] = []
-    for lockout in lockouts:
-        values = plain_lockout(lockout, clock(), for_sqlite=for_sqlite)
-        if values is None:
-            return None
-        locks.append(values)
-    return row, locks
 
 
 def plain_log(log: EnforcementLog, *, for_sqlite: bool) -> tuple[Any, ...] | None:
