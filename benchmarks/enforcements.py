@@ -72,7 +72,7 @@ def _beside_the_floor(ground: Ground, size: Size, book: Book) -> None:
         entries = [Entry(FLOOR, plain, plain.record), Entry(RECORD, record, record.record)]
         if not ground.is_sqlite and isinstance(in_one, Plain):
             entries.insert(1, Entry("plain driver, one statement", in_one, in_one.record_in_one))
-        outcome = _contest(W1, ground, size, book, entries, size.event_rounds)
+        outcome = _contest(W1, ground, book, entries, size.event_rounds, _events(ground, size, size.events))
     limit = 0.7 if not ground.is_sqlite else 1.3 if ground.label.endswith("FULL") else 1.7
     book.floor_ratio(W1, ground.label, outcome, RECORD, limit)
 
@@ -88,19 +88,23 @@ def _in_other_ways(ground: Ground, size: Size, book: Book) -> None:
                 Entry("store.begin(): lockouts.set, enforcements.add", begin, begin.begin_add),
                 Entry(ENFORCE, enforce, enforce.enforce, OWN),
             ]
-        _contest(W1_WAYS, ground, size, book, entries, size.rounds)
+        _contest(W1_WAYS, ground, book, entries, size.rounds, _events(ground, size, size.peer_events))
 
 
 def _beside_peers(ground: Ground, size: Size, book: Book, peers: Mapping[str, Callable[[Place], Way]]) -> None:
     names = (FLOOR, RECORD, *peers)
     with entered(ground, [Plain, Ours, *peers.values()]) as ways:
         entries = [Entry(name, way, way.record) for name, way in zip(names, ways, strict=True)]
-        outcome = _contest(W1_PEERS, ground, size, book, entries, size.peer_rounds)
+        count = _events(ground, size, size.peer_events)
+        outcome = _contest(W1_PEERS, ground, book, entries, size.peer_rounds, count)
     book.best_peer(W1_PEERS, ground.label, outcome, RECORD, list(peers), 1.7)
 
 
-def _contest(work: str, ground: Ground, size: Size, book: Book, entries: list[Entry], rounds: int) -> Outcome:
-    count = size.events if ground.is_sqlite else size.server_events
+def _events(ground: Ground, size: Size, on_sqlite: int) -> int:
+    return on_sqlite if ground.is_sqlite else size.server_events
+
+
+def _contest(work: str, ground: Ground, book: Book, entries: list[Entry], rounds: int, count: int) -> Outcome:
     batches = [events(number * count, count) for number in range(rounds + 1)]
     outcome = contest([_contender(entry, entries[0].way, batches) for entry in entries], rounds)
     book.refuse(work, ground.label, outcome)

@@ -17,7 +17,8 @@ class Size:
     peer_rounds: int
     """The same beside the peers; and W2, if `bulk_rounds` are not fewer."""
     events: int
-    """W1: enforcements, one transaction each."""
+    peer_events: int
+    """W1: enforcements, one transaction each; and beside the peers."""
     server_events: int
     """The same for W1 and W3 on a server, where no number of them makes turns alike."""
     threads: int
@@ -52,17 +53,20 @@ class Size:
 # SQLite brings its write-ahead log into the file about every thousand pages, in some commit or other: every 105 of W1's
 # or every 335 of W3's. Turns are as long as a few of those and a bit, so that each pays for as many.
 TINY = Size(
-    rounds=2, event_rounds=2, peer_rounds=2, events=20, server_events=20, threads=4, seconds=0.05, thread_rounds=1,
+    rounds=2, event_rounds=2, peer_rounds=2, events=20, peer_events=20, server_events=20,
+    threads=4, seconds=0.05, thread_rounds=1,
     all_peers=True, bulk=50, bulk_rounds=1, peer_bulk=20, orders=20, batch=20, stops=20, others=20, prices=2,
     log_rows=(2_000, 5_000), report_rounds=1, working=20, read_rounds=2, watched_events=20,
 )  # fmt: skip
 QUICK = Size(
-    rounds=5, event_rounds=21, peer_rounds=2, events=220, server_events=100, threads=32, seconds=0.6, thread_rounds=4,
-    all_peers=False, bulk=10_000, bulk_rounds=6, peer_bulk=1_000, orders=350, batch=500, stops=1_000, others=9_000,
-    prices=5, log_rows=(20_000, 80_000), report_rounds=3, working=10_000, read_rounds=11, watched_events=450,
+    rounds=5, event_rounds=21, peer_rounds=2, events=220, peer_events=110, server_events=100,
+    threads=32, seconds=0.6, thread_rounds=4,
+    all_peers=False, bulk=10_000, bulk_rounds=5, peer_bulk=500, orders=350, batch=500, stops=1_000, others=9_000,
+    prices=5, log_rows=(20_000, 80_000), report_rounds=3, working=10_000, read_rounds=7, watched_events=300,
 )  # fmt: skip
 FULL = Size(
-    rounds=15, event_rounds=31, peer_rounds=9, events=430, server_events=300, threads=32, seconds=0.6, thread_rounds=5,
+    rounds=15, event_rounds=31, peer_rounds=9, events=430, peer_events=430, server_events=300,
+    threads=32, seconds=0.6, thread_rounds=5,
     all_peers=True, bulk=1_000_000, bulk_rounds=3, peer_bulk=60_000, orders=700, batch=500, stops=1_000, others=9_000,
     prices=5, log_rows=(1_000_000, 10_000_000), report_rounds=3, working=10_000, read_rounds=31, watched_events=3_000,
 )  # fmt: skip
