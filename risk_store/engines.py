@@ -263,8 +263,9 @@ def _settings(url: URL, purpose: Purpose, pool_size: int) -> dict[str, Any]:
 def end_reading(session: Session) -> None:
     """Ends a transaction that has read by a COMMIT, on a server.
 
-    At each ROLLBACK psycopg forgets the statements that it has prepared, and the server would plan each report anew: a
-    fourth of its time. Nothing is flushed, and what was refused stays so: such an engine's transactions are read-only.
+    At each ROLLBACK psycopg forgets the statements that it has prepared, and the server would plan each report anew,
+    which is a fifth of its time. Nothing is flushed, and what was refused stays so: who reads has read-only
+    transactions.
     """
     if not session.in_transaction() or not session.is_active:
         return

@@ -23,7 +23,7 @@ RECORD = _LOGGED.values(_ROW)
 """Parameters: the columns of the log but id, each with ``log_`` before its name. Returns the id."""
 
 # The log row is the statement itself and no part of it beside the lockout: a part whose rows are kept to be selected
-# from takes the server a twentieth more.
+# from takes the server some hundredths more.
 RECORD_AND_LOCK = RECORD.add_cte(SET_LOCKOUT_BESIDE.cte("locked"))
 """The same, and the parameters of the lockout, with ``lockout_`` before them, and ``at``."""
 
