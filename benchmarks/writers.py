@@ -98,10 +98,9 @@ class _Run:
             try:
                 way = self._way.of_thread()
                 ready.wait()
-                now = time.perf_counter()
-                end = now + size.seconds
+                end = time.perf_counter() + size.seconds
                 for event in chain(ready_made, more):
-                    started = now
+                    started = time.perf_counter()
                     way.record(event)
                     now = time.perf_counter()
                     own.append(now - started)

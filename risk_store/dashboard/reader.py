@@ -145,7 +145,7 @@ class Reader:
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """A read-only transaction on a connection of its own, for what a look does not hold. Raises as a store does."""
-        with answered_by(time.monotonic() + _ANSWER_S), translated(self.url), self._engine.connect() as connection:
+        with answered_by(time.monotonic() + _ANSWER_S), translated(self.url), self._engine.begin() as connection:
             yield Transaction(connection, self._clock)
 
     def close(self) -> None:

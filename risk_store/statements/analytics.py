@@ -28,7 +28,7 @@ from risk_store.models.rollup import BUCKETS, TIMES
 from risk_store.statements import arguments
 from risk_store.statements.conditions import LOG, TIMED, log_filters, opaque
 from risk_store.statements.filters import DAY, HOUR, Asked, Filters, Outcome, built
-from risk_store.statements.rollup import bucket, not_rolled_up_times, of_not_rolled_up, times_of, trend_of
+from risk_store.statements.rollup import bucket, not_rolled_up_times, number, of_not_rolled_up, times_of, trend_of
 
 __all__ = [
     "UNREADABLE_IN_REPORTS",
@@ -93,7 +93,7 @@ def time_by_rule_of(asked: Asked) -> sa.Select[str, float, int, int, int, int, i
 
     def percentile(p: int) -> sa.ColumnElement[int]:
         # rank >= ceil(total * p / 100), without a division that each engine would round in its own way.
-        rank = sa.func.min(of_rule.ms).filter(of_rule.rank * 100 >= of_rule.n_of_rule * p)
+        rank = sa.func.min(of_rule.ms).filter(of_rule.rank * number(100) >= of_rule.n_of_rule * number(p))
         return rank.label(f"p{p}_time_ms")
 
     count = sa.cast(sa.func.max(of_rule.n_of_rule), sa.BigInteger)
@@ -147,9 +147,9 @@ def _ranked_by_bucket(asked: Asked) -> sa.Subquery:
     n = sa.cast(found.n, sa.Double).label("n")
     rest = sa.select(found.rule_id, bucket(found.ms).label("bucket"), found.ms, n).cte()
     held_n, held_ms = (sa.cast(BUCKETS.c[name], sa.Double) for name in ("enforcements", "total_ms"))
-    rolled_up = [*asked.of_rollup(BUCKETS), BUCKETS.c.enforcements > 0]
+    rolled_up = [*asked.of_rollup(BUCKETS), BUCKETS.c.enforcements > number(0)]
     nothing: sa.ColumnElement[float] = sa.literal_column("0.0", sa.Double())
-    lowest = sa.literal_column(str(INT64_MIN), sa.BigInteger())
+    lowest = number(INT64_MIN)
     # A rule's sums come as a row before its first bucket, so that all that has to be known of a bucket is summed up in
     # one go: with windows of their own the sums would take a fifth more of the whole.
     pieces = sa.union_all(
@@ -191,8 +191,9 @@ def _ranked_by_bucket(asked: Asked) -> sa.Subquery:
         .c
     )
     here = [
-        sa.and_(upto.rank * 100 >= upto.n_of_rule * p, (upto.rank - upto.n) * 100 < upto.n_of_rule * p)
+        sa.and_(upto.rank * number(100) >= rank, (upto.rank - upto.n) * number(100) < rank)
         for p in (50, 95, 99)
+        for rank in [upto.n_of_rule * number(p)]
     ]
     wanted = (
         sa.select(
@@ -203,7 +204,7 @@ def _ranked_by_bucket(asked: Asked) -> sa.Subquery:
             upto.ms_of_rule,
         )
         # The least, the most, and those: five of a rule. PostgreSQL would expect so many that it hashes all the times.
-        .where(upto.n > 0, opaque(sa.or_(upto.rank == upto.n, upto.rank == upto.n_of_rule, *here)))
+        .where(upto.n > nothing, opaque(sa.or_(upto.rank == upto.n, upto.rank == upto.n_of_rule, *here)))
         .cte()
     )
     held = sa.and_(TIMES.c.rule_id == wanted.c.rule_id, TIMES.c.bucket == wanted.c.bucket)
@@ -211,7 +212,7 @@ def _ranked_by_bucket(asked: Asked) -> sa.Subquery:
     both = sa.union_all(
         sa.select(wanted, TIMES.c.ms, sa.cast(TIMES.c.enforcements, sa.Double).label("n"))
         .select_from(sa.join(wanted, TIMES, held))
-        .where(*asked.of_rollup(TIMES), TIMES.c.enforcements > 0),
+        .where(*asked.of_rollup(TIMES), TIMES.c.enforcements > number(0)),
         sa.select(wanted, rest.c.ms, rest.c.n).select_from(sa.join(wanted, rest, open_)),
     ).subquery("both")
     each = both.c

@@ -28,7 +28,7 @@ from risk_store.statements.conditions import LOG, opaque
 from risk_store.statements.filters import DAY, HOUR, Asked, floor
 from risk_store.statements.ids import DISTRIBUTED
 
-__all__ = ["bucket", "end_of_days", "not_rolled_up_times", "of_not_rolled_up", "times_of", "trend_of"]
+__all__ = ["bucket", "end_of_days", "not_rolled_up_times", "number", "of_not_rolled_up", "times_of", "trend_of"]
 
 Column = sa.ColumnElement[Any]
 LONGEST_MS = 2**31 - 1  # 24 days; what took longer stays in the log alone, and no sum of the roll-up can overflow
@@ -40,7 +40,8 @@ _MS = LOG.execution_time_ms
 _RANGE = ROLLED_UP.c
 
 
-def _number(value: int) -> Column:
+def number(value: int) -> Column:
+    """A number that is part of a statement: one without parameters is planned once."""
     return sa.literal_column(str(value), sa.BigInteger())
 
 
@@ -54,9 +55,9 @@ def bucket(ms: Column) -> Column:
     whole = sa.cast(ms, sa.BigInteger)
 
     def of(step: int) -> Column:
-        return whole - whole % _number(step)
+        return whole - whole % number(step)
 
-    return sa.case(*((whole < _number(below), of(step)) for below, step in _STEPS), else_=of(2**16))
+    return sa.case(*((whole < number(below), of(step)) for below, step in _STEPS), else_=of(2**16))
 
 
 # Which rows the roll-up holds -----------------------------------------------------------------------------------------
@@ -65,7 +66,7 @@ def bucket(ms: Column) -> Column:
 def is_rolled_up(id_: Column) -> Column:
     """Whether the roll-up holds the row of this id: one probe of its ranges."""
     nearest = (
-        sa.select(_RANGE.last_id).where(_RANGE.first_id <= id_).order_by(_RANGE.first_id.desc()).limit(_number(1))
+        sa.select(_RANGE.last_id).where(_RANGE.first_id <= id_).order_by(_RANGE.first_id.desc()).limit(number(1))
     ).scalar_subquery()
     return sa.func.coalesce(nearest >= id_, sa.false())
 
@@ -73,15 +74,15 @@ def is_rolled_up(id_: Column) -> Column:
 @cache  # a report of a caller's own is put together at each call
 def gaps() -> sa.Subquery:
     """Ranges of ids between those that the roll-up holds; columns first_id and last_id, both in it."""
-    first, last = _RANGE.last_id + _number(1), sa.func.lead(_RANGE.first_id).over(order_by=_RANGE.first_id) - _number(1)
+    first, last = _RANGE.last_id + number(1), sa.func.lead(_RANGE.first_id).over(order_by=_RANGE.first_id) - number(1)
     ranges = sa.select(first.label("first_id"), last.label("last_id")).subquery()
     return sa.select(ranges).where(ranges.c.first_id <= ranges.c.last_id).subquery()
 
 
-_LEAST = sa.select(sa.func.min(_RANGE.first_id) - _number(1)).scalar_subquery()
-_MOST = sa.select(sa.func.max(_RANGE.last_id) + _number(1)).scalar_subquery()
-_BEFORE_IT = LOG.id.between(_number(INT64_MIN), sa.func.coalesce(_LEAST, _number(INT64_MAX)))
-_BEHIND_IT = LOG.id.between(_MOST, _number(INT64_MAX))
+_LEAST = sa.select(sa.func.min(_RANGE.first_id) - number(1)).scalar_subquery()
+_MOST = sa.select(sa.func.max(_RANGE.last_id) + number(1)).scalar_subquery()
+_BEFORE_IT = LOG.id.between(number(INT64_MIN), sa.func.coalesce(_LEAST, number(INT64_MAX)))
+_BEHIND_IT = LOG.id.between(_MOST, number(INT64_MAX))
 
 
 def of_not_rolled_up(
@@ -105,7 +106,7 @@ def of_not_rolled_up(
     ).subquery()
 
 
-_HELD = sa.select(sa.func.coalesce(sa.func.sum(_RANGE.last_id - _RANGE.first_id + _number(1)), _number(0)))
+_HELD = sa.select(sa.func.coalesce(sa.func.sum(_RANGE.last_id - _RANGE.first_id + number(1)), number(0)))
 _NOT_HELD = sa.select(sa.func.count()).select_from(of_not_rolled_up(LOG.id))
 COUNT_OF_LOG = sa.select(sa.cast(_HELD.scalar_subquery() + _NOT_HELD.scalar_subquery(), sa.BigInteger).label("rows"))
 """How many rows the log has: each id of a range is one, so only those that the roll-up does not hold are counted."""
@@ -115,7 +116,7 @@ COUNT_OF_LOG = sa.select(sa.cast(_HELD.scalar_subquery() + _NOT_HELD.scalar_subq
 
 def is_plain(dialect: str) -> sa.ColumnElement[bool]:
     """Whether a log row may be rolled up: dated in the canonical form, and not timed or timed in whole milliseconds."""
-    ms = sa.or_(_MS.is_(None), _MS.between(_number(0), _number(LONGEST_MS)))
+    ms = sa.or_(_MS.is_(None), _MS.between(number(0), number(LONGEST_MS)))
     if dialect == "sqlite":
         kinds = [sa.func.typeof(LOG.rule_id) == sa.literal_column("'text'")]
         kinds.append(sa.or_(_MS.is_(None), sa.func.typeof(_MS) == sa.literal_column("'integer'")))
@@ -150,7 +151,7 @@ def _runs_over_shards(rows: sa.Select[int]) -> Any:
     """
 
     def together(id_: Column) -> Column:
-        return id_ // _number(_TOGETHER)
+        return id_ // number(_TOGETHER)
 
     chosen = rows.subquery("chosen").c.id
     parts = (
@@ -164,7 +165,7 @@ def _runs_over_shards(rows: sa.Select[int]) -> Any:
         .cte("parts")
     )
     part = parts.c
-    is_run = part.n == part.most - part.least + _number(1)
+    is_run = part.n == part.most - part.least + number(1)
     each = rows.subquery("each_one")
     beside = sa.and_(together(each.c.id) == part.part, sa.not_(is_run))
     return sa.union_all(
@@ -234,9 +235,9 @@ _GROUPS: dict[sa.Table, tuple[Column, ...]] = {
 def _count(table: sa.Table, form: str, rows: Sequence[sa.ColumnElement[bool]], *, by: int, pruned: bool) -> Any:
     """Adds the held log rows that fulfil the conditions to `table`, `by` times: once, or with -1 takes them away."""
     keys = [key.label(f"k{n}") for n, key in enumerate(_GROUPS[table])]
-    sums = [sa.func.count() * _number(by)]
+    sums = [sa.func.count() * number(by)]
     if "total_ms" in table.c:
-        sums.append(sa.cast(sa.func.sum(_MS), sa.BigInteger) * _number(by))
+        sums.append(sa.cast(sa.func.sum(_MS), sa.BigInteger) * number(by))
     selected = (
         sa.select(*keys, sa.literal_column("true" if pruned else "false", sa.Boolean()), *sums)
         .where(*rows, _MS.is_not(None))
@@ -278,7 +279,7 @@ def _prunable(form: str) -> sa.Select[Any]:
     plain, old = is_plain(form), LOG.timestamp < _BEFORE
     odd = sa.select(sa.func.count()).select_from(of_not_rolled_up(LOG.id, where=[old, sa.not_(plain)]))
     rows = sa.select(sa.func.count()).select_from(EnforcementLog.__table__).where(old)
-    one = sa.select(LOG.timestamp).where(old, plain).limit(_number(1))
+    one = sa.select(LOG.timestamp).where(old, plain).limit(number(1))
     return sa.select(
         (rows.scalar_subquery() - odd.scalar_subquery()).label("rows"),
         one.order_by(LOG.timestamp).scalar_subquery().label("first"),
