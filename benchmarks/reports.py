@@ -33,7 +33,7 @@ BY_RULE = "time_by_rule()"
 TREND, SLOW = "daily_trend(days=7)", "slow_enforcements(), second page"
 RANKS = (50, 95, 99)
 THRESHOLD_MS, LIMIT = 1000, 10
-WARMED_S = 0.15
+WARMED_S = 0.15  # how long each contender is asked again and again before it is measured (seconds)
 
 GROUPED = """
 SELECT rule_id, avg(execution_time_ms), min(execution_time_ms), max(execution_time_ms), count(*) FROM enforcement_log
@@ -208,7 +208,7 @@ def percentiles_off(rows: Sequence[Any], exact: Percentiles) -> float:
 
 def _calling(call: Callable[[], object]) -> Callable[[int], None]:
     """One call a turn. The first turn, which only warms, is as many as a daemon's or a dashboard's connection has made
-    soon: psycopg prepares a statement that it is sent for the sixth time, and a server plans that five times anew."""
+    soon: psycopg prepares a statement that it is sent for the sixth time."""
 
     def turn(number: int) -> None:
         until = time.perf_counter() + (WARMED_S if number == 0 else 0.0)

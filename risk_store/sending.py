@@ -102,7 +102,7 @@ class Sender(ABC):
         Raises what is wrong with one that nobody went along with.
         """
         try:
-            if place.job.statements is None:
+            if place.job.statements is None:  # seldom
                 place.job.encoded()  # what is wrong with its own values must not cost the connection
             self._send(place, deadline)
         except Exception:

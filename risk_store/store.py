@@ -223,9 +223,8 @@ class RiskStore:
         The same path that :meth:`enforce` ends with. The log gets an enforcement_id if it has none, so that calling
         again with it after an error never doubles the row. Raises InvalidValue, EnforcementNotRecorded.
         """
-        if (
-            not vars(log).get("enforcement_id") and not log.enforcement_id
-        ):  # the attribute alone takes ten times as long
+        # Its attribute is asked only if need be: that takes ten times as long.
+        if not vars(log).get("enforcement_id") and not log.enforcement_id:
             log.enforcement_id = uuid.uuid4().hex
         lockouts = [] if lockout is None else [lockout]
         tried = None

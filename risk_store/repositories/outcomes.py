@@ -87,7 +87,7 @@ class _Job(ABC):
 
     __slots__ = ("_forms", "_plain", "account_id", "lockouts", "locks", "refused", "statements")
 
-    def __init__(self, forms: Forms, account_id: int, lockouts: Sequence[Lockout], *, plain: bool) -> None:
+    def __init__(self, forms: Forms, account_id: int, lockouts: Sequence[Lockout]) -> None:
         self.account_id = account_id
         self.lockouts = lockouts
         self.locks = bool(lockouts)
@@ -96,7 +96,7 @@ class _Job(ABC):
         self.statements: Encoded | None = None
         """As the driver takes them, once they are made: see :meth:`encoded`."""
         self._forms = forms
-        self._plain = plain
+        self._plain = False
 
     def encoded(self) -> Encoded:
         """Its statements in order, as the driver takes them. Raises InvalidValue for what a column cannot keep."""
@@ -154,7 +154,7 @@ class Intent(_Job):
     ) -> None:
         self._locks, self._begun = _lockouts(lockouts, clock), tuple(in_flight_values(in_flight).values())
         self._apart = apart
-        super().__init__(forms, in_flight.account_id, lockouts, plain=False)
+        super().__init__(forms, in_flight.account_id, lockouts)
         self.in_flight = in_flight
 
     def _encode(self) -> Encoded:

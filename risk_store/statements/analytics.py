@@ -151,7 +151,7 @@ def _ranked_by_bucket(asked: Asked) -> sa.Subquery:
     nothing: sa.ColumnElement[float] = sa.literal_column("0.0", sa.Double())
     lowest = number(INT64_MIN)
     # A rule's sums come as a row before its first bucket, so that all that has to be known of a bucket is summed up in
-    # one go: with windows of their own the sums would take a fifth more of the whole.
+    # one go: with a window of their own the sums would take an eighth more of the whole on SQLite.
     pieces = sa.union_all(
         sa.select(
             BUCKETS.c.rule_id,

@@ -103,7 +103,7 @@ def test_a_view_of_one_rule_or_account_shows_that_one(reader: Reader, enforced: 
     assert of_account.facts.slow == []
 
 
-def test_no_look_is_rolled_back_since_psycopg_would_forget_what_it_has_prepared(
+def test_nothing_read_is_rolled_back_since_psycopg_would_forget_what_it_has_prepared(
     reader: Reader, enforced: Enforced
 ) -> None:
     enforced(100)
@@ -113,6 +113,8 @@ def test_no_look_is_rolled_back_since_psycopg_would_forget_what_it_has_prepared(
         sa.event.listen(sa.Engine, name, listener)
     try:
         seen(reader.look(View()))
+        with reader.read() as tx:
+            assert tx.lockouts.active() == []
     finally:
         for name, listener in listeners.items():
             sa.event.remove(sa.Engine, name, listener)
