@@ -7,6 +7,7 @@ A server's own timeouts cannot fire for a request that never arrived, and TCP's 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import selectors
 import socket
@@ -81,16 +82,15 @@ class CutOff:
         self._handle = os.dup(_fileno(raw))
         self._lock = threading.Lock()
         self._deadline: float | None = None  # of the wait that is under way
-        self._is_called = False
+        self._called_at = math.inf  # when the watchdog will look
         self._is_closed = False
 
     def begin(self, deadline: float) -> None:
         """Waits begin that must have come to their :meth:`end` by `deadline`, or the connection is cut."""
         with self._lock:
             self._deadline = deadline
-            if not self._is_called:
-                self._is_called = True
-                WATCHDOG.call_at(deadline, self._look)
+            if deadline < self._called_at:
+                self._call_at(deadline)
 
     def end(self) -> None:
         """They have ended: nothing is cut for them any more."""
@@ -103,14 +103,19 @@ class CutOff:
                 self._is_closed = True
                 os.close(self._handle)
 
-    def _look(self) -> None:
+    def _call_at(self, deadline: float) -> None:
+        self._called_at = deadline
+        WATCHDOG.call_at(deadline, lambda: self._look(deadline))
+
+    def _look(self, called_at: float) -> None:
         with self._lock:
-            deadline, self._is_called = self._deadline, False
+            if called_at != self._called_at:
+                return  # there was another call since, for a shorter wait
+            deadline, self._called_at = self._deadline, math.inf
             if deadline is None or self._is_closed:
                 return
             if deadline > time.monotonic():
-                self._is_called = True
-                WATCHDOG.call_at(deadline, self._look)
+                self._call_at(deadline)
             else:
                 _shut(self._handle)
 

@@ -77,7 +77,11 @@ def run_steps(steps: Steps[T], write: Write) -> T:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long an enforcement may wait for the store, in seconds."""
+    """How long an enforcement may wait for the store, in seconds.
+
+    >>> Limits(record_s=2.5)
+    Limits(intent_s=0.5, record_s=2.5)
+    """
 
     intent_s: float = 0.5
     """For the first transaction: after that the block runs without it."""

@@ -147,7 +147,7 @@ def use(file: Path, before: v1_files.Tables) -> None:
 def check_generated_files(tmp_path: Path, number: int) -> None:
     made = iter(range(10**6))
 
-    @settings(max_examples=number, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+    @settings(max_examples=number, suppress_health_check=list(HealthCheck), print_blob=True)
     @given(generated=v1_files.v1_files())
     def check(generated: v1_files.V1File) -> None:
         place = next(made)

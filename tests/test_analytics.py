@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event
 from sqlalchemy.orm import Session
@@ -88,7 +88,7 @@ logged = st.tuples(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(st.lists(logged, max_size=150))
 def test_times_by_rule_are_those_of_a_plain_count(session: Session, rows: list[tuple[str, int | None, bool]]) -> None:
     with undone(session):
@@ -241,7 +241,7 @@ def test_each_enforcement_counts_once_at_its_level_whatever_its_outcome(session:
     assert answer(session, statements.alert_counts(thresholds=limits))[0] == ("RULE-003", 1, 1, 5)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30)
 @given(st.lists(logged, max_size=60), st.sets(st.integers(1, 9000), min_size=3, max_size=3).map(sorted))
 def test_counts_and_levels_say_the_same(
     session: Session, rows: list[tuple[str, int | None, bool]], limits: list[int]

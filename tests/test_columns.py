@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
@@ -45,7 +45,7 @@ from risk_store.repositories.encoding import Taken, encoder, row_encoder
 from tests.support.postgres import Server
 
 # Nothing here depends on how fast the machine is.
-often = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+often = settings(max_examples=80)
 
 SAMPLE = sa.Table(
     "sample",

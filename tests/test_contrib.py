@@ -550,7 +550,7 @@ def test_a_hostile_choice_chooses_nothing(ask: Ask, value: str) -> None:
     assert ask("Last hour", replace(VIEW, chosen={"rule": [value]})) == [{"status": "QUIET"}]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(name=st.text(alphabet="'\"\\\\%);-$ ab\u2019\n", min_size=1))
 def test_a_rule_of_any_name_is_chosen_alone_or_not_at_all(filled: str, roles: Roles, name: str) -> None:
     view = replace(VIEW, chosen={"rule": [name]})

@@ -190,9 +190,7 @@ def _run(url: str, examples: int) -> None:
     machine = type("Machine", (Machine,), {"url": url})
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine,
-        settings=settings(
-            max_examples=examples, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
+        settings=settings(max_examples=examples, stateful_step_count=25, suppress_health_check=list(HealthCheck)),
     )
 
 

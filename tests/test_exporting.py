@@ -215,7 +215,7 @@ LOGS = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(st.lists(LOGS, max_size=8), st.lists(st.integers(0, 7), max_size=4))
 def test_what_is_exported_is_imported_whole_and_once(
     store: RiskStore, other: RiskStore, logs: list[EnforcementLog], again: list[int]
@@ -285,7 +285,7 @@ def test_more_rows_than_fit_in_one_transaction(store: RiskStore, other: RiskStor
 def test_odd_rows_of_a_v1_file_are_written_or_refused_and_never_lost(tmp_path: Path, sqlite_template: Path) -> None:
     made = iter(range(10**6))
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=25, suppress_health_check=list(HealthCheck))
     @given(generated=v1_files.v1_files())
     def check(generated: v1_files.V1File) -> None:
         folder = tmp_path / str(next(made))

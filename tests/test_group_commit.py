@@ -24,6 +24,7 @@ from risk_store.errors import NestedTransaction
 from risk_store.repositories.outcomes import Outcome
 from risk_store.sending import MOST_TOGETHER
 from risk_store.writers import Place, WriterQueue
+from tests.support.hurry import in_a_hurry
 from tests.support.records import (
     CHILD,
     CtrlC,
@@ -220,7 +221,7 @@ def test_whose_time_is_over_while_another_stands_back_is_told_that_it_is_written
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("risk_store.writers.STANDS_BACK_S", 60.0)
-    with RiskStore(store_url, limits=Limits(record_s=3.0)) as store:
+    with RiskStore(store_url, limits=Limits(record_s=6.0)) as store:
         measured(store)
         told = threading.Event()
         write = Outcome.write
@@ -385,9 +386,12 @@ def test_a_value_that_no_column_keeps_is_refused_as_that_also_when_its_turn_neve
     store_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     unfit: Any = datetime(2025, 10, 21)  # noqa: DTZ001 (no zone)
-    with RiskStore(store_url, limits=Limits(record_s=0.2)) as store:
+    with RiskStore(store_url) as store:
         store.record(a_log(1))
-        with queued(store, lambda: store.record(a_log(2, timestamp=unfit))) as raised:
+        with (
+            in_a_hurry(store, Limits(record_s=2.0)),
+            queued(store, lambda: store.record(a_log(2, timestamp=unfit))) as raised,
+        ):
             until(lambda: bool(raised))
     assert [type(error) for error in raised] == [InvalidValue]
     assert not caplog.records, "nothing that a later import would write"
@@ -404,9 +408,9 @@ def test_one_that_was_recorded_before_is_found_and_told_its_id(store: RiskStore)
 
 
 def test_who_has_waited_long_enough_is_told_and_is_not_written_later(store_url: str) -> None:
-    with RiskStore(store_url, limits=Limits(intent_s=0.05, record_s=0.1)) as store:
+    with RiskStore(store_url) as store:
         works = [lambda number=number: store.record(a_log(number)) for number in (1, 2, 3)]
-        with queued(store) as _, together(*works) as raised:
+        with in_a_hurry(store), queued(store) as _, together(*works) as raised:
             until(lambda: len(raised) == 3)
         assert {type(error) for error in raised} == {EnforcementNotRecorded}
         assert {type(error.__cause__) for error in raised} == {StoreBusy}
@@ -417,7 +421,7 @@ def test_who_has_waited_long_enough_is_told_and_is_not_written_later(store_url: 
 
 def test_who_was_taken_along_waits_no_longer_than_its_own_time(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its row may come all the same, as after a lost reply: a second call with the same log finds it."""
-    with RiskStore(store_url, limits=Limits(intent_s=0.05, record_s=0.3)) as store:
+    with RiskStore(store_url) as store:
         go_on = threading.Event()
         write = Outcome.write
 
@@ -429,7 +433,7 @@ def test_who_was_taken_along_waits_no_longer_than_its_own_time(store_url: str, m
         monkeypatch.setattr(Outcome, "write", hanging)
         second = a_log(2)
         works = [lambda: store.record(a_log(1)), lambda: store.record(second)]
-        with queued(store, *works) as raised:
+        with in_a_hurry(store, Limits(record_s=2.0)), queued(store, *works) as raised:
             threading.Timer(0.0, lambda: (until(lambda: len(raised) == 1), go_on.set())).start()
         [error] = raised
         assert isinstance(error, EnforcementNotRecorded)

@@ -20,10 +20,11 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from risk_store import EnforcementLog, EnforcementNotRecorded, InvalidValue, Limits, RiskStore, StoreBusy
+from risk_store import EnforcementLog, EnforcementNotRecorded, InvalidValue, RiskStore, StoreBusy
 from risk_store.repositories.outcomes import Outcome
 from risk_store.sending import MOST_TOGETHER, RECORDED_AT_ONCE, ToServer
 from risk_store.writers import AccountQueue, Place
+from tests.support.hurry import in_a_hurry
 from tests.support.records import (
     CHILD,
     CtrlC,
@@ -337,10 +338,10 @@ def test_a_record_that_may_not_be_written_never_joins_the_others(
 def test_who_has_waited_long_enough_is_told_and_is_not_written_later(
     postgres_store_url: str, other: psycopg.Connection[Any]
 ) -> None:
-    with RiskStore(postgres_store_url, limits=Limits(record_s=2.0)) as store:
+    with RiskStore(postgres_store_url) as store:
         works = [lambda number=number: store.record(a_log(number)) for number in (1, 2, 3)]
         store.record(a_log(9))  # which takes the verdict
-        with held(store), together(*works) as raised:
+        with in_a_hurry(store), held(store), together(*works) as raised:
             until(lambda: len(raised) == 3)
         assert {type(error) for error in raised} == {EnforcementNotRecorded}
         assert {type(error.__cause__) for error in raised} == {StoreBusy}
@@ -397,25 +398,31 @@ def test_the_end_of_an_enforcement_is_one_statement(
 
 
 def test_an_end_that_meets_a_lock_of_somebody_else_waits_for_it(
-    store: RiskStore, other: psycopg.Connection[Any], postgres_store_url: str
+    store: RiskStore, other: psycopg.Connection[Any], postgres_store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    given_up: list[int] = []
+    write = Outcome.write
+
+    def noting(outcome: Outcome, cursor: Any) -> None:
+        try:
+            write(outcome, cursor)
+        except psycopg.errors.LockNotAvailable:
+            given_up.append(outcome.account_id)
+            raise
+
+    monkeypatch.setattr(Outcome, "write", noting)
     waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     plain = sa.make_url(postgres_store_url).set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(plain) as holder:
 
         def let_go() -> None:
-            seen: set[Any] = set()
-
-            def twice() -> bool:  # by the connection of the short way, and then by another one
-                seen.update(other.execute(waiting).fetchall())
-                return len(seen) == 2
-
-            until(twice)
+            until(lambda: given_up == [5])  # the short way
+            until(lambda: other.execute(waiting).fetchone() is not None)  # the general way, which comes after it
             holder.commit()
 
         running = store.enforce(5, "RULE-003", "CLOSE_ALL", "loss")
         with together(let_go) as raised, running:
-            holder.execute("SELECT 1 FROM enforcement_in_flight FOR UPDATE")
+            assert holder.execute("SELECT account_id FROM enforcement_in_flight FOR UPDATE").fetchall() == [(5,)]
     assert raised == []
     assert running.log is not None
     assert rows(other, "id, account_id") == [(running.log.id, 5)]

@@ -21,7 +21,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 from sqlalchemy.exc import IntegrityError
@@ -48,7 +48,7 @@ from risk_store.models import (
 from tests.support.postgres import Server
 
 # Nothing here depends on how fast the machine is.
-often = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+often = settings(max_examples=60)
 
 FIVE = datetime(2025, 10, 21, 17, tzinfo=UTC)
 NAN, INF = float("nan"), float("inf")

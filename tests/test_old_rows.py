@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateColumn, CreateTable
@@ -283,7 +283,7 @@ stored_values = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | 
 
 
 def test_as_many_orders_load_as_there_are_rows_whatever_they_hold(file: Path, session: Session) -> None:
-    @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=40)
     @given(rows=st.lists(st.tuples(*[stored_values] * 6, *[st.none() | stored_values] * 3), max_size=4))
     def check(rows: list[tuple[object, ...]]) -> None:
         raw = session.connection().connection.driver_connection

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
@@ -22,7 +22,6 @@ from risk_store.repositories.outcomes import Forms, Outcome
 from risk_store.repositories.plain_rows import plain_lockout, plain_log
 
 NOW = datetime(2026, 8, 19, 14, 30, tzinfo=UTC)
-often = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 DIALECTS = [sa.create_engine(url).dialect for url in ("sqlite://", "postgresql+psycopg://")]
 SERVER = DIALECTS[1]
 
@@ -109,7 +108,6 @@ def _typed(values: Any) -> Any:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
-@often
 @given(some(OF_LOG), some(OF_LOCKOUT), st.one_of(st.just(NOW), INSTANTS))
 @example(NO_DETAILS, {"locked_until": None}, NOW)
 @example({}, {}, NOW.astimezone(timezone(timedelta(hours=9))))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from risk_store import ClosedPosition, DailyPnl, Order, OrderState, Position, RiskStore, Trade
@@ -194,7 +194,7 @@ events = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 @given(lines=events)
 def test_any_day_gives_the_same_store_when_it_is_replayed_again(store: RiskStore, lines: list[str]) -> None:
     with store.begin() as tx:

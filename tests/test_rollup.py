@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
@@ -144,7 +144,7 @@ STEPS = st.lists(
 EDGES = st.none() | INSTANTS
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(STEPS, st.lists(st.tuples(EDGES, EDGES), max_size=3))
 def test_reports_equal_a_scan_after_any_sequence(
     session: Session, steps: list[tuple[str, Any]], windows: list[tuple[datetime | None, datetime | None]]

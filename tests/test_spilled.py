@@ -85,7 +85,7 @@ def test_an_account_that_was_released_meanwhile_is_not_locked_again(file: Path, 
     handler = logging.FileHandler(log_file)
     logger = logging.getLogger("risk_store")
     logger.addHandler(handler)
-    with RiskStore(f"sqlite:///{file}", limits=Limits(0.05, 5)) as store:
+    with RiskStore(f"sqlite:///{file}", limits=Limits(intent_s=0.05)) as store:
         with store.read() as tx:
             tx.enforcements.list()
         with closing(sqlite3.connect(file, isolation_level=None)) as holder:
@@ -119,7 +119,7 @@ def test_a_line_that_is_cut_off_is_named_and_the_others_are_written(file: Path, 
 
 
 def test_one_that_was_closed_as_interrupted_meanwhile_comes_as_late(file: Path, tmp_path: Path) -> None:
-    with RiskStore(f"sqlite:///{file}", limits=Limits(5, 0.1)) as store:
+    with RiskStore(f"sqlite:///{file}") as store:
         enforcement = store.enforce(7, "RULE-003", "CLOSE_ALL", "loss")
         enforcement.__enter__()
         enforcement._call.cancel()

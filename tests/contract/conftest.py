@@ -13,7 +13,6 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 import risk_store
-from risk_store import Limits
 from risk_store.engines import open_engine, parse_url
 from risk_store.repositories import lane
 from tests.conftest import ENGINES, url_on
@@ -193,7 +192,6 @@ async def door(url: str, driver: str, clocks: Clocks) -> AsyncIterator[Door]:
         driver,
         clock=lambda: clocks.now,
         monotonic=lambda: clocks.seconds,
-        limits=Limits(intent_s=1.0, record_s=2.0),  # of a slow machine too
     )
     yield opened
     await opened.close()

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,16 +27,18 @@ from risk_store import (
     EnforcementLog,
     EnforcementNotRecorded,
     InvalidValue,
+    Limits,
     Lockout,
     NestedTransaction,
     StoreClosed,
     Thresholds,
 )
 from risk_store import owner as owners
-from risk_store.enforcement import FOREIGN_COUNTS_AS_LIVE
+from risk_store.enforcement import FOREIGN_COUNTS_AS_LIVE, EnforcementCore
 from risk_store.owner import Owner, OwnerState, this_process
 from tests.support.doors import ASYNC_DOORS, BEGAN, Clocks, Door, critical_lines
 from tests.support.forks import ROOT
+from tests.support.hurry import in_a_hurry
 
 FAST = Thresholds(slow_threshold_ms=40, critical_threshold_ms=80, timeout_ms=120)
 
@@ -207,12 +210,10 @@ async def test_a_store_that_is_held_at_the_start_does_not_stop_the_block(
 ) -> None:
     await door.logs()  # the verdict is taken
     held = Held(url)
-    began = time.monotonic()
-    async with door.enforce(lock_until=None) as enforcement:
-        took = time.monotonic() - began
-        held.let_go()
-        enforcement.positions_closed += 1
-    assert took < 5, "0.3 s is the limit; a machine may be slow, but not without end"
+    with in_a_hurry(door.store, Limits(intent_s=0.3)):
+        async with door.enforce(lock_until=None) as enforcement:
+            held.let_go()
+            enforcement.positions_closed += 1
     [line] = critical_lines(caplog)
     assert (line["event"], line["account_id"]) == ("enforcement begun without an in-flight row", 123)
     assert [log.positions_closed for log in await door.logs()] == [1]
@@ -223,15 +224,15 @@ async def test_an_outcome_that_cannot_be_written_is_told_whole_within_its_time(
     door: Door, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     holders: list[Held] = []
-    with pytest.raises(EnforcementNotRecorded, match="carried out but not recorded") as caught:
+    with (
+        in_a_hurry(door.store, Limits(record_s=1.0)),
+        pytest.raises(EnforcementNotRecorded, match="carried out but not recorded") as caught,
+    ):
         async with door.enforce() as enforcement:
             enforcement.positions_closed += 2
             await door.lock_out(enforcement)
             holders.append(Held(url))
-            began = time.monotonic()
-    took = time.monotonic() - began
     holders[0].let_go()
-    assert 0.5 < took < 10, "1 s in all, however many attempts"
     assert caught.value.__cause__ is not None
     [line] = critical_lines(caplog)
     assert (line["event"], line["positions_closed"], line["enforcement_id"]) == (
@@ -245,7 +246,7 @@ async def test_an_outcome_that_cannot_be_written_is_told_whole_within_its_time(
 
 async def test_the_blocks_own_exception_is_never_replaced(door: Door, url: str) -> None:
     holders: list[Held] = []
-    with pytest.raises(ConnectionError, match="gateway gone"):
+    with in_a_hurry(door.store, Limits(record_s=1.0)), pytest.raises(ConnectionError, match="gateway gone"):
         async with door.enforce():
             holders.append(Held(url))
             raise ConnectionError("gateway gone")
@@ -323,11 +324,21 @@ async def test_a_block_that_hangs_is_alerted_while_it_hangs_and_left_to_finish(t
     assert (log.error_message or "").startswith("timed out after ")
 
 
+async def quick(ticking: Door, **options: Any) -> EnforcementCore:
+    """One that was over in time; on a busy machine not the first one."""
+    while True:
+        with suppress(TimeoutError):
+            async with ticking.enforce(**options) as enforcement:
+                pass
+            if (await ticking.logs())[-1].success:
+                return enforcement
+
+
 async def test_an_enforcement_that_is_over_raises_no_alert_later(ticking: Door) -> None:
-    async with ticking.enforce():
-        pass
+    enforcement = await quick(ticking)
     await asyncio.sleep(FAST.timeout_ms / 1000 * 2)
-    assert [alert for alert in ticking.alerts if alert.running] == []  # type: ignore[attr-defined]
+    late = [alert for alert in ticking.alerts if alert.enforcement_id == enforcement.enforcement_id]  # type: ignore[attr-defined]
+    assert [alert for alert in late if alert.running] == []
 
 
 async def test_a_callback_that_fails_or_hangs_harms_nothing(
@@ -506,7 +517,7 @@ async def test_an_intent_that_arrives_after_its_outcome_counts_for_nothing(door:
 
 async def test_an_enforcement_whose_record_failed_stops_no_later_one(door: Door, url: str) -> None:
     holders: list[Held] = []
-    with pytest.raises(EnforcementNotRecorded):
+    with in_a_hurry(door.store, Limits(record_s=1.0)), pytest.raises(EnforcementNotRecorded):
         async with door.enforce(exclusive=True) as enforcement:
             holders.append(Held(url))
     holders[0].let_go()
@@ -580,8 +591,9 @@ async def test_a_log_handler_that_fails_costs_neither_block_nor_record(
     try:
         await door.logs()
         held = Held(url)
-        async with door.enforce(lock_until=None):
-            held.let_go()
+        with in_a_hurry(door.store, Limits(intent_s=0.3)):
+            async with door.enforce(lock_until=None):
+                held.let_go()
     finally:
         logger.removeHandler(broken)
     assert len(await door.logs()) == 1
@@ -641,26 +653,23 @@ async def test_cancel_on_timeout_ends_the_block_and_tells_after_the_record(ticki
     assert (log.success, log.positions_closed) == (False, 1)
     assert (log.error_message or "").startswith("timed out after ")
     assert "TimeoutError" in (log.error_message or "")
-    async with ticking.enforce(cancel_on_timeout=True):
-        pass
-    assert (await ticking.logs())[-1].success
+    await quick(ticking, cancel_on_timeout=True)
 
 
 @pytest.mark.parametrize("driver", ASYNC_DOORS)
 async def test_a_hanging_block_leaves_the_event_loop_to_the_others(ticking: Door, driver: str) -> None:
-    ticks = 0
+    alerts: list[Alert] = ticking.alerts  # type: ignore[attr-defined]
+    ticks: list[bool] = []
 
     async def tick() -> None:
-        nonlocal ticks
         while True:
-            ticks += 1
+            ticks.append(bool(alerts))
             await asyncio.sleep(0.005)
 
     beside = asyncio.create_task(tick())
     async with ticking.enforce():
-        await asyncio.sleep(0.2)
+        await _wait_until(lambda: ticks.count(True) > 5, blocking=False)
     beside.cancel()
-    assert ticks > 5
 
 
 @pytest.mark.parametrize("driver", ASYNC_DOORS)
@@ -713,13 +722,12 @@ async def test_an_error_of_the_block_is_not_replaced_by_a_cancel_during_the_reco
 
 THE_LOOP_ENDS = """
 import asyncio, sys
-from risk_store import Limits
 from tests.contract.test_doors import Held
 from tests.support.doors import Door
 url, driver = sys.argv[1:]
 holders = []
 async def main():
-    door = Door(url, driver, limits=Limits(5, 20))
+    door = Door(url, driver)
     await door.logs()
     begun = asyncio.Event()
     async def flatten():

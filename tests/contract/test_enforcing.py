@@ -23,6 +23,7 @@ from risk_store import (
     schema,
 )
 from tests.support.doors import BEGAN, Clocks, critical_lines
+from tests.support.hurry import in_a_hurry
 
 
 @pytest.fixture
@@ -32,12 +33,7 @@ def clocks() -> Clocks:
 
 @pytest.fixture
 def timed(store_url: str, clocks: Clocks) -> Iterator[RiskStore]:
-    with RiskStore(
-        store_url,
-        clock=lambda: clocks.now,
-        monotonic=lambda: clocks.seconds,
-        limits=Limits(intent_s=1.0, record_s=1.0),  # on a slow cluster an intent takes some tenths
-    ) as store:
+    with RiskStore(store_url, clock=lambda: clocks.now, monotonic=lambda: clocks.seconds) as store:
         yield store
 
 
@@ -206,6 +202,7 @@ def test_an_outcome_that_cannot_be_written_is_told_whole_and_the_in_flight_row_s
 ) -> None:
     holders: list[Held] = []
     with (
+        in_a_hurry(timed, Limits(record_s=1.0)),
         pytest.raises(EnforcementNotRecorded, match="carried out but not recorded") as caught,
         timed.enforce(123, "RULE-003", "CLOSE_ALL", "loss") as enforcement,
     ):
@@ -294,6 +291,7 @@ def test_a_limit_that_bounds_nothing_is_refused(seconds: float) -> None:
         Limits(intent_s=seconds)
 
 
+@pytest.mark.usefixtures("nothing_else_ends_a_wait")
 def test_a_first_use_is_within_the_limit_too(tmp_path: Path) -> None:
     file = tmp_path / "risk.db"
     schema.upgrade(f"sqlite:///{file}")

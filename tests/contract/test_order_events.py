@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
@@ -274,7 +274,7 @@ def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repositories.orders, "_AT_MOST_TOGETHER", 2)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     id=st.integers(1, 2**63 - 1),
     limit_price=st.floats(allow_nan=False, allow_infinity=False),
@@ -309,7 +309,7 @@ indexed = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80)
 @given(first=st.lists(indexed, max_size=4), later=st.lists(indexed, min_size=2, max_size=8), odd=st.booleans())
 def test_many_that_change_indexed_columns_or_not_are_applied_each_as_it_would_be_alone(
     orders: OrderRepository,
@@ -477,7 +477,7 @@ def told(row: dict[str, Any] | None, update: OrderUpdate) -> dict[str, Any]:
     return after
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(first=anything, later=st.lists(anything, max_size=6), as_batch=st.booleans())
 def test_the_row_is_the_fold_of_its_events(
     orders: OrderRepository,
@@ -519,7 +519,7 @@ def lives(draw: st.DrawFn) -> list[OrderUpdate]:
     return events
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80)
 @given(data=st.data(), life=lives())
 def test_after_any_permutation_loss_and_repetition_the_newest_event_holds(
     orders: OrderRepository, undone: Callable[[], Any], data: st.DataObject, life: list[OrderUpdate]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
@@ -150,7 +150,7 @@ copies = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(st.lists(copies, min_size=1, max_size=4))
 def test_the_first_copy_that_says_something_is_believed(
     orders: OrderRepository, undone: Callable[[], Any], said: list[dict[str, Any]]
@@ -423,7 +423,7 @@ unreadable = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(data=st.data(), whole=st.lists(stored_orders, max_size=4))
 def test_a_snapshot_is_what_working_gives_whatever_is_stored(
     orders: OrderRepository, session: Session, undone: Callable[[], Any], data: st.DataObject, whole: list[Any]

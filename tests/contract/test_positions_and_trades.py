@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
@@ -331,7 +331,7 @@ told = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 @given(st.lists(told, max_size=12))
 @example([(1, Decimal("4999990.90"), None, None, False), (2, Decimal("-0.02"), None, None, False)])
 def test_the_day_is_the_exact_sum_of_its_trades_whatever_arrives_and_how_often(

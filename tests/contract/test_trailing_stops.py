@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
@@ -230,7 +230,7 @@ def test_stops_follow_across_zero_long_and_short(orders: OrderRepository) -> Non
     )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(
     side=st.sampled_from(OrderSide),
     stop=st.floats(-500, 500).map(lambda value: value + 0.0),

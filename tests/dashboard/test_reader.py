@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from risk_store import EnforcementLog, RiskStore, Thresholds, schema
@@ -157,7 +157,7 @@ logs = st.tuples(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15)
 @given(batches=st.lists(st.lists(logs, max_size=30), min_size=1, max_size=4), account=st.sampled_from([None, 1]))
 def test_after_any_writes_it_says_what_the_reports_say(
     store: RiskStore, reader: Reader, clock: Clock, batches: list[list[Any]], account: int | None
