@@ -10,6 +10,7 @@ Drivers: ``sqlite+aiosqlite``, ``postgresql+psycopg``, ``postgresql+asyncpg``; t
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import time
@@ -54,10 +55,14 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncEnforcement", "AsyncRiskStore", "AsyncTransaction"]
 
+logger = logging.getLogger("risk_store.aio")
+
 T = TypeVar("T")
 
 # How much longer than its limit a call may take before asyncio itself gives it up: the driver's own end comes first.
 _GRACE_S = 0.25
+# How long a driver may wait for a server to close its end: asyncpg does, for ever if that says nothing.
+_GOODBYE_S = 2.0
 
 
 class AsyncTransaction:
@@ -339,8 +344,13 @@ class AsyncRiskStore:
     async def close(self) -> None:
         """Closes all connections. The store cannot be used afterwards."""
         self._closed = True
-        await self._readers.dispose()
-        await self._engine.dispose()
+        for engine in (self._readers, self._engine):
+            try:
+                async with asyncio.timeout(None if self._is_sqlite else _GOODBYE_S):
+                    await engine.dispose()
+            except TimeoutError:
+                logger.warning("%s did not let its connections go within %g s", display_url(self._url), _GOODBYE_S)
+                await engine.dispose(close=False)
 
     async def __aenter__(self) -> Self:
         return self
@@ -359,7 +369,7 @@ class AsyncRiskStore:
                     async with asyncio.timeout(step.timeout_s + _GRACE_S), self._write(step.timeout_s) as tx:
                         result = await tx.run(step.work)
                 except TimeoutError as error:
-                    silent = StoreUnavailable(f"{display_url(self._url)}: no answer within {step.timeout_s:g} s")
+                    silent = StoreUnavailable(f"{display_url(self._url)}: no answer within {step.timeout_s:.3g} s")
                     silent.__cause__ = error
                     step = steps.throw(silent)
                 except BaseException as error:

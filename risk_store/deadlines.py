@@ -21,14 +21,23 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 
+from risk_store.errors import RiskStoreError
 from risk_store.watchdog import WATCHDOG
 
-__all__ = ["CutOff", "answered_by", "cut_off_at", "left_until", "watch_connections"]
+__all__ = ["CutOff", "NoAnswerInTime", "answered_by", "cut_off_at", "left_until", "watch_connections"]
 
 
 def left_until(deadline: float) -> float:
     """Seconds from now to `deadline` (of ``time.monotonic()``); 0.0 when it is over."""
     return max(0.0, deadline - time.monotonic())
+
+
+class NoAnswerInTime(TimeoutError):
+    """A connection was cut at its deadline. To the driver that looks as if the server had closed it."""
+
+    def __init__(self, cause: BaseException | None = None) -> None:
+        super().__init__("the server did not answer in time")
+        self.__cause__ = cause
 
 
 _deadline: ContextVar[float | None] = ContextVar("risk_store_deadline", default=None)
@@ -48,12 +57,23 @@ def answered_by(deadline: float) -> Iterator[None]:
 def cut_off_at(deadline: float, raw: Any) -> Iterator[None]:
     """Cuts the driver's connection `raw` at `deadline`, if the block has not ended by then.
 
-    Raises OSError for a connection that is closed already.
+    Raises NoAnswerInTime, from what the block then raised; OSError for a connection that is closed already.
     """
     handle = os.dup(_fileno(raw))  # ours: it is no other file's, even if the driver closes its own meanwhile
-    call = WATCHDOG.call_at(deadline, lambda: _shut(handle))
+    is_cut = False
+
+    def cut() -> None:
+        nonlocal is_cut
+        is_cut = True
+        _shut(handle)
+
+    call = WATCHDOG.call_at(deadline, cut)
     try:
         yield
+    except Exception as error:
+        if is_cut and not isinstance(error, RiskStoreError):
+            raise NoAnswerInTime from error
+        raise
     finally:
         call.cancel()
         os.close(handle)
@@ -83,6 +103,7 @@ class CutOff:
         self._lock = threading.Lock()
         self._deadline: float | None = None  # of the wait that is under way
         self._called_at = math.inf  # when the watchdog will look
+        self._is_cut = False
         self._is_closed = False
 
     def begin(self, deadline: float) -> None:
@@ -95,6 +116,10 @@ class CutOff:
     def end(self) -> None:
         """They have ended: nothing is cut for them any more."""
         self._deadline = None
+
+    def told(self, error: BaseException) -> BaseException:
+        """`error`, or NoAnswerInTime if the connection was cut, from it."""
+        return NoAnswerInTime(error) if self._is_cut else error
 
     def close(self) -> None:
         """No connection is cut any more."""
@@ -117,6 +142,7 @@ class CutOff:
             if deadline > time.monotonic():
                 self._call_at(deadline)
             else:
+                self._is_cut = True
                 _shut(self._handle)
 
 

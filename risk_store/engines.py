@@ -20,7 +20,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, StaticPool
 
-from risk_store.deadlines import watch_connections
+from risk_store.deadlines import NoAnswerInTime, watch_connections
 from risk_store.errors import (
     InvalidValue,
     RiskStoreError,
@@ -470,7 +470,7 @@ class translated:  # noqa: N801 (a block, as contextlib's own are)
 
     def tell(self, error: BaseException) -> None:
         """Raises the store's own error instead of `error`, if there is one."""
-        if not isinstance(error, (exc.DBAPIError, self._driver.Error)):
+        if not isinstance(error, (exc.DBAPIError, self._driver.Error, NoAnswerInTime)):
             return
         orig = error.orig if isinstance(error, exc.DBAPIError) else error
         kind = _classify(error, orig, self._driver)
@@ -489,7 +489,8 @@ def _classify(error: Exception, orig: BaseException | None, driver: Any) -> type
     if state is not None:
         return _POSTGRESQL_ERRORS.get(state) or (StoreUnavailable if state.startswith(("08", "28", "3D")) else None)
     # No SQLSTATE: the server never answered.
-    return StoreUnavailable if isinstance(error, (exc.OperationalError, driver.OperationalError)) else None
+    none_came = (exc.OperationalError, driver.OperationalError, NoAnswerInTime)
+    return StoreUnavailable if isinstance(error, none_came) else None
 
 
 def _scrubbed(text: str, url: URL) -> str:

@@ -35,11 +35,10 @@ LOCKED_S = 0.1
 
 
 class Recorder:
-    """One such connection, with a cursor of the driver's. Whoever has it is the only one."""
+    """One such connection, the driver's own, with a cursor of it. Whoever has it is the only one."""
 
-    def __init__(self, connection: sa.Connection, deadline: float, most_s: float) -> None:
-        self._connection = connection
-        raw: Any = connection.connection.dbapi_connection
+    def __init__(self, connection: sa.Connection, raw: Any, deadline: float, most_s: float) -> None:
+        self._raw = raw
         with cut_off_at(deadline, raw):
             connection.execution_options(isolation_level="AUTOCOMMIT")
             self.takes_others = not is_distributed(connection)  # whose shards each have accounts of their own
@@ -53,7 +52,7 @@ class Recorder:
 
     def close(self) -> None:
         self.cut.close()
-        self._connection.close()
+        self._raw.close()  # SQLAlchemy would ask for a ROLLBACK first, and fail where the connection is lost
 
 
 class Recorders:
@@ -85,7 +84,7 @@ class Recorders:
         except BaseException as error:
             if recorder is not None:
                 recorder.close()
-            self._translated.tell(error)
+            self._translated.tell(error if recorder is None else recorder.cut.told(error))
             raise
         recorder.used = time.monotonic()
         if len(self._kept) < self._most:
@@ -118,8 +117,10 @@ class Recorders:
     def _open(self, deadline: float) -> Recorder:
         with answered_by(deadline):
             connection = self._engine.connect()
+        raw: Any = connection.connection.dbapi_connection
         try:
-            return Recorder(connection, deadline, self._most_s)
+            return Recorder(connection, raw, deadline, self._most_s)
         except BaseException:
-            connection.close()
+            connection.invalidate()
+            raw.close()  # if it belongs to no pool any more
             raise

@@ -79,8 +79,10 @@ def run_steps(steps: Steps[T], write: Write) -> T:
 class Limits:
     """How long an enforcement may wait for the store, in seconds.
 
-    >>> Limits(record_s=2.5)
-    Limits(intent_s=0.5, record_s=2.5)
+    >>> Limits(intent_s=0.25, record_s=2)
+    Limits(intent_s=0.25, record_s=2)
+
+    Raises InvalidValue for what bounds nothing.
     """
 
     intent_s: float = 0.5

@@ -183,7 +183,7 @@ def test_a_record_meets_a_server_that_falls_silent_in_time_and_uses_it_again(pos
     with Proxy(postgres_store_url) as proxy, RiskStore(proxy.url) as store:
         store.record(EnforcementLog(account_id=1, rule_id="R", action="A", reason="before"))
         proxy.silent.set()
-        with in_a_hurry(store), pytest.raises(EnforcementNotRecorded):
+        with in_a_hurry(store), pytest.raises(EnforcementNotRecorded, match=NO_ANSWER):
             store.record(EnforcementLog(account_id=2, rule_id="R", action="A", reason="silence"))
         proxy.cut()
         proxy.silent.clear()
@@ -289,13 +289,16 @@ class Silence:
         self._listening.close()
 
 
-def is_given_up(store: RiskStore) -> None:
+NO_ANSWER = "the server did not answer in time. The database cannot be reached"
+
+
+def is_given_up(store: RiskStore, told: str = NO_ANSWER) -> None:
     """An enforcement runs its block and ends, both without an answer."""
     ran = False
 
     def enforce() -> None:
         nonlocal ran
-        with pytest.raises(EnforcementNotRecorded), store.enforce(1, "R", "A", "r", lock_until=None):
+        with pytest.raises(EnforcementNotRecorded, match=told), store.enforce(1, "R", "A", "r", lock_until=None):
             ran = True
 
     with together(enforce) as raised:  # which tells of one that waits for ever
@@ -332,7 +335,7 @@ def test_a_server_that_falls_silent_in_the_block_is_given_up_in_time(postgres_st
             pass
         with (
             in_a_hurry(store, Limits(record_s=0.6)),
-            pytest.raises(EnforcementNotRecorded),
+            pytest.raises(EnforcementNotRecorded, match=NO_ANSWER),
             store.enforce(2, "R", "A", "r", lock_until=None),
         ):
             proxy.silent.set()
@@ -352,7 +355,7 @@ async def test_a_silent_server_holds_no_task_either(postgres_store_url: str, dri
             async with store.enforce(1, "R", "A", "before"):
                 pass
             proxy.silent.set()
-            with in_a_hurry(store), pytest.raises(EnforcementNotRecorded):
+            with in_a_hurry(store), pytest.raises(EnforcementNotRecorded, match=r"no answer within 0\.6 s"):
                 async with store.enforce(2, "R", "A", "r"):
                     ran.append(2)
             proxy.cut()
@@ -361,15 +364,24 @@ async def test_a_silent_server_holds_no_task_either(postgres_store_url: str, dri
                 pass
     with Silence() as url:
         async with AsyncRiskStore(sa.make_url(url).set(drivername=driver), limits=SHORT) as store:
-            with pytest.raises(EnforcementNotRecorded):
+            with pytest.raises(EnforcementNotRecorded, match=r"no answer within 0\.6 s"):
                 async with store.enforce(4, "R", "A", "r"):
                     ran.append(4)
     assert ran == [2, 4]
 
 
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+asyncpg"])
+async def test_a_store_can_be_closed_while_its_server_is_silent(postgres_store_url: str, driver: str) -> None:
+    with Proxy(postgres_store_url) as proxy:
+        async with AsyncRiskStore(sa.make_url(proxy.url).set(drivername=driver)) as store:
+            async with store.enforce(1, "R", "A", "r"), store.read() as tx:
+                await tx.enforcements.list()
+            proxy.silent.set()
+
+
 def test_a_server_that_is_gone_holds_nobody() -> None:
     with RiskStore("postgresql+psycopg://ann@127.0.0.1:1/risk", limits=SHORT) as store:
-        is_given_up(store)
+        is_given_up(store, "Connection refused")
         with pytest.raises(StoreUnavailable):
             store.interrupted()
 
