@@ -24,7 +24,15 @@ from sqlalchemy import event, exc
 from risk_store.errors import RiskStoreError
 from risk_store.watchdog import WATCHDOG
 
-__all__ = ["CutOff", "NoAnswerInTime", "answered_by", "cut_off_at", "left_until", "watch_connections"]
+__all__ = [
+    "CutOff",
+    "NoAnswerInTime",
+    "answered_by",
+    "ask_for_signs_of_life",
+    "cut_off_at",
+    "left_until",
+    "watch_connections",
+]
 
 
 def left_until(deadline: float) -> float:
@@ -164,6 +172,23 @@ def _shut(handle: int) -> None:
         pass  # it is cut already
     finally:
         duplicate.close()
+
+
+def ask_for_signs_of_life(raw: Any, silence_s: int, questions: int) -> None:
+    """Has the system ask at the other end of the driver's connection `raw` once nothing came for `silence_s` seconds,
+    and lose the connection after as many more in which no answer to so many `questions` has come."""
+    with socket.socket(fileno=os.dup(_fileno(raw))) as handle:
+        if handle.family not in (socket.AF_INET, socket.AF_INET6):
+            return  # the other end is this host
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in {
+            "TCP_KEEPIDLE": silence_s,
+            "TCP_KEEPINTVL": silence_s // questions,
+            "TCP_KEEPCNT": questions,
+            "TCP_USER_TIMEOUT": silence_s * 1000,
+        }.items():
+            if hasattr(socket, name):  # what a system has not stays as it is
+                handle.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def watch_connections(engine: sa.Engine) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, StaticPool
 
-from risk_store.deadlines import NoAnswerInTime, watch_connections
+from risk_store.deadlines import NoAnswerInTime, ask_for_signs_of_life, watch_connections
 from risk_store.errors import (
     InvalidValue,
     RiskStoreError,
@@ -66,6 +66,10 @@ HAS_BEGUN = "risk_store_has_begun"
 """In the ``info`` of a connection to SQLite: the driver has begun the transaction that SQLAlchemy is about to begin."""
 BUSY_TIMEOUT_S = 30.0  # SQLite's wait for a writer in another process: 0 of 800 transactions "locked" (testing.md 6)
 CONNECT_TIMEOUT_S = 10  # libpq waits for a silent host for ever
+# A host that is gone without a word: TCP finds out after a quarter of an hour, or never at an end that only listens.
+# Each end asks after so many seconds of silence, and gives the other one up when it has said nothing for as many more.
+SILENCE_S = 30
+_QUESTIONS = 3
 WATCH_BUSY_TIMEOUT_S = 0.25  # who watches tells that the file is locked, rather than to wait
 WATCH_STATEMENT_TIMEOUT_MS = 2_000
 MIGRATION_LOCK_TIMEOUT_S = 120.0  # how long one migration waits for another one to end
@@ -221,13 +225,27 @@ def _url_of_server(url: URL, purpose: Purpose) -> URL:
     given = url.query.get("options", "")
     settings = [f"-c {name}={value}" for name, value in _server_settings(purpose).items()]
     options = " ".join([given if isinstance(given, str) else " ".join(given), *settings]).strip()
-    return url.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S), **url.query, "options": options})
+    ours = {"connect_timeout": str(CONNECT_TIMEOUT_S), **_signs_of_life("keepalives")}
+    return url.update_query_dict({**ours, **url.query, "options": options})
+
+
+def _signs_of_life(keepalives: str) -> dict[str, str]:
+    """What asks for them, by libpq's names or by the server's."""
+    values = {
+        f"{keepalives}_idle": SILENCE_S,
+        f"{keepalives}_interval": SILENCE_S // _QUESTIONS,
+        f"{keepalives}_count": _QUESTIONS,
+        "tcp_user_timeout": SILENCE_S * 1000,
+    }
+    return {name: str(value) for name, value in values.items()}
 
 
 def _server_settings(purpose: Purpose) -> dict[str, str]:
     # The session's zone only shapes how instants travel; UTC keeps the years 1 and 9999 within Python's range. Floats
     # travel as text with psycopg: whole, whatever the database's owner has set. And text as what Python can hold.
     settings = {"timezone": "UTC", "extra_float_digits": "1", "client_encoding": "UTF8"}
+    # What a client had locked when its host went is locked until the server knows: after two hours, if nobody asks.
+    settings |= _signs_of_life("tcp_keepalives")
     if purpose in READING:
         settings["default_transaction_read_only"] = "on"
         # A prepared report would be planned for whatever account and window it is asked for, which takes ten times as
@@ -287,6 +305,8 @@ def _prepare(engine: sa.Engine, url: URL, purpose: Purpose) -> None:
         _prepare_sqlite(engine, purpose)
     else:
         watch_connections(engine)  # survives a server's restart, and one that never answers
+        if engine.dialect.driver == "asyncpg":  # which has no setting for it
+            event.listen(engine, "connect", lambda raw, _record: ask_for_signs_of_life(raw, SILENCE_S, _QUESTIONS))
         if engine.dialect.driver == "psycopg" and not engine.dialect.is_async:
             send_long_statements_native(engine)
         if purpose == "watch":

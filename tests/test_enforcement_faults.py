@@ -33,6 +33,8 @@ from risk_store import (
     Thresholds,
 )
 from risk_store.aio import AsyncRiskStore
+from risk_store.deadlines import _fileno
+from risk_store.engines import Purpose, open_async_engine, open_engine
 from risk_store.watchdog import Watchdog
 from tests.support.forks import Kill, Nursery, enforce
 from tests.support.hurry import SHORT, in_a_hurry
@@ -377,6 +379,38 @@ async def test_a_store_can_be_closed_while_its_server_is_silent(postgres_store_u
             async with store.enforce(1, "R", "A", "r"), store.read() as tx:
                 await tx.enforcements.list()
             proxy.silent.set()
+
+
+OF_THE_SYSTEM = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
+OF_THE_SERVER = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout")
+
+
+def asked_of_the_system(raw: Any) -> list[int]:
+    with socket.socket(fileno=os.dup(_fileno(raw))) as handle:
+        assert handle.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        return [handle.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in OF_THE_SYSTEM]
+
+
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+asyncpg"])
+@pytest.mark.parametrize("purpose", ["store", "read"])
+async def test_each_end_of_a_connection_asks_whether_the_other_is_still_there(
+    postgres_store_url: str, driver: str, purpose: Purpose
+) -> None:
+    engine = open_async_engine(sa.make_url(postgres_store_url).set(drivername=driver), purpose)
+    async with engine.connect() as connection:
+        raw = (await connection.get_raw_connection()).dbapi_connection
+        assert asked_of_the_system(raw) == [30, 10, 3, 30_000]
+        of_the_server = [(await connection.exec_driver_sql(f"SHOW {name}")).scalar_one() for name in OF_THE_SERVER]
+        assert of_the_server == ["30", "10", "3", "30000"]
+    await engine.dispose()
+
+
+def test_what_a_url_says_of_that_counts(postgres_store_url: str) -> None:
+    url = sa.make_url(postgres_store_url).update_query_dict({"tcp_user_timeout": "5000", "keepalives_idle": "7"})
+    engine = open_engine(url, "store")
+    with engine.connect() as connection:
+        assert asked_of_the_system(connection.connection.dbapi_connection) == [7, 10, 3, 5_000]
+    engine.dispose()
 
 
 def test_a_server_that_is_gone_holds_nobody() -> None:
