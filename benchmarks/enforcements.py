@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from benchmarks.contest import Contender, Outcome, contest
 from benchmarks.ours import Ours
+from benchmarks.ours_in_tasks import OursInTasks
 from benchmarks.places import Ground, Place, settle
 from benchmarks.plain import Plain
 from benchmarks.report import Book
@@ -35,6 +37,8 @@ class Entry:
     way: Way
     write: Callable[[Event], object]
     without: tuple[str, ...] = ()
+    write_all: Callable[[Sequence[Event]], object] | None = None
+    """All of a turn instead, where to begin and end with each event would be a cost of its own."""
 
 
 @contextmanager
@@ -78,8 +82,10 @@ def _beside_the_floor(ground: Ground, size: Size, book: Book) -> None:
 
 
 def _in_other_ways(ground: Ground, size: Size, book: Book) -> None:
-    with entered(ground, [Plain, Plain, Ours, Ours]) as ways:
-        plain, in_two, begin, enforce = ways
+    drivers = ["sqlite+aiosqlite"] if ground.is_sqlite else ["postgresql+psycopg", "postgresql+asyncpg"]
+    in_tasks = [partial(OursInTasks, driver=driver) for driver in drivers]
+    with entered(ground, [Plain, Plain, Ours, Ours, *in_tasks]) as ways:
+        plain, in_two, begin, enforce, *awaited = ways
         entries = [Entry(FLOOR, plain, plain.record)]
         if isinstance(in_two, Plain):
             entries.append(Entry("plain driver, intent and outcome", in_two, in_two.enforce))
@@ -88,6 +94,11 @@ def _in_other_ways(ground: Ground, size: Size, book: Book) -> None:
                 Entry("store.begin(): lockouts.set, enforcements.add", begin, begin.begin_add),
                 Entry(ENFORCE, enforce, enforce.enforce, OWN),
             ]
+        entries += [
+            Entry(f"await store.record, {driver}", way, way.record, write_all=way.record_all)
+            for driver, way in zip(drivers, awaited, strict=True)
+            if isinstance(way, OursInTasks)
+        ]
         _contest(W1_WAYS, ground, book, entries, size.rounds, _events(ground, size, size.peer_events))
 
 
@@ -116,6 +127,9 @@ def _contender(entry: Entry, floor: Way, batches: list[list[Event]]) -> Contende
     write = entry.write
 
     def turn(number: int) -> None:
+        if entry.write_all is not None:
+            entry.write_all(batches[number])
+            return
         for event in batches[number]:
             write(event)
 

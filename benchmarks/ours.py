@@ -13,7 +13,7 @@ from benchmarks.values import Event
 from risk_store import EnforcementLog, Lockout, RiskStore
 from risk_store.events import OrderUpdate
 
-__all__ = ["Ours", "as_log"]
+__all__ = ["Ours", "as_lockout", "as_log", "set_normal"]
 
 THREADS = 40  # of a pool that holds a connection for each
 
@@ -25,17 +25,10 @@ class Ours:
         self.place = place
         self.store = RiskStore(place.url, pool_size=THREADS)
         if place.synchronous == "NORMAL":
-            sa_event.listen(self.store.engine, "connect", _set_normal)
+            sa_event.listen(self.store.engine, "connect", set_normal)
 
     def record(self, event: Event) -> None:
-        lockout = Lockout(
-            account_id=event.account_id,
-            is_locked=True,
-            reason=event.reason,
-            locked_until=event.locked_until,
-            rule_id=event.rule_id,
-        )
-        self.store.record(as_log(event), lockout)
+        self.store.record(as_log(event), as_lockout(event))
 
     def begin_add(self, event: Event) -> None:
         """The same in a transaction of the caller's."""
@@ -111,7 +104,17 @@ def as_log(event: Event) -> EnforcementLog:
     )
 
 
-def _set_normal(raw: Any, _record: object) -> None:
+def as_lockout(event: Event) -> Lockout:
+    return Lockout(
+        account_id=event.account_id,
+        is_locked=True,
+        reason=event.reason,
+        locked_until=event.locked_until,
+        rule_id=event.rule_id,
+    )
+
+
+def set_normal(raw: Any, _record: object) -> None:
     cursor = raw.cursor()
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.close()

@@ -15,21 +15,24 @@ import math
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, Unpack
 
+from sqlalchemy import event
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from risk_store import schema
+from risk_store.aio_sending import AsyncSender, IsDistributed
 from risk_store.alerts import Thresholds
-from risk_store.deadlines import answered_by, cut_off_at, left_until
-from risk_store.enforcement import NOT_ASKED, EnforcementContext, EnforcementCore, NotAsked, OnAlert
+from risk_store.deadlines import NoAnswerInTime, answered_by, cut_off_at, left_until
+from risk_store.enforcement import NOT_ASKED, EnforcementContext, EnforcementCore, NotAsked, OnAlert, ShortWay
 from risk_store.engines import (
     BUSY_TIMEOUT_S,
     database_file,
@@ -46,7 +49,7 @@ from risk_store.errors import InvalidValue, NestedTransaction, SchemaMismatch, S
 from risk_store.interrupted import Interrupted
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
 from risk_store.models.base import utc_now
-from risk_store.recording import Limits, Steps, recording
+from risk_store.recording import Limits, Step, Steps, Tried, recording
 from risk_store.repositories import Transaction
 from risk_store.store import SET_TIMEOUTS, RiskStore
 
@@ -116,6 +119,7 @@ class AsyncEnforcement(EnforcementCore):
     """
 
     run: _RunSteps
+    short_way: ShortWay | None = None
     cancel_on_timeout: bool = False
 
     async def lock_out(self, until: datetime | None = None, reason: str | None = None) -> None:
@@ -127,7 +131,7 @@ class AsyncEnforcement(EnforcementCore):
         await self.run(self._locking_out(until, reason))
 
     async def __aenter__(self) -> Self:
-        await self.run(self._beginning())
+        await self.run(self._beginning(self.short_way))
         self._call = self._watched()  # by a thread: it tells also when a block holds up the whole event loop
         self._timeout = asyncio.timeout(max(0.0, self._limit - time.monotonic())) if self.cancel_on_timeout else None
         if self._timeout is not None:
@@ -152,7 +156,7 @@ class AsyncEnforcement(EnforcementCore):
 
     async def _end(self, error: BaseException | None) -> None:
         try:
-            await self.run(self._ending(error))
+            await self.run(self._ending(error, self.short_way))
         finally:
             if self._ended is not None:
                 await asyncio.to_thread(self._tell_of_end)  # a callback that hangs holds up this task, and no other
@@ -218,6 +222,15 @@ class AsyncRiskStore:
         self._context = EnforcementContext.of(clock, monotonic, thresholds, limits, on_alert, metrics)
         self._engine = open_async_engine(self._url, "store", pool_size=pool_size)
         self._readers = open_async_engine(self._url, "read", pool_size=pool_size)
+        self._sender: AsyncSender | None = None  # on a server: the short way for enforcements
+        if not self._is_sqlite:
+            self._sender = AsyncSender(self._engine, self._url, self._context.limits, pool_size, clock)
+        self._of_asyncpg: weakref.WeakSet[Any] = weakref.WeakSet()  # its connections, which may have to be let go
+        if self._engine.dialect.driver == "asyncpg":
+            for engine in (self._engine, self._readers):
+                event.listen(
+                    engine.sync_engine, "connect", lambda raw, _record: self._of_asyncpg.add(raw.driver_connection)
+                )
         self._turn = asyncio.Lock()  # fair: the writers of this loop come in the order in which they asked
         self._writing: set[asyncio.Task[Any] | None] = set()
         self._verdict: schema.SchemaStatus | None = None
@@ -297,15 +310,26 @@ class AsyncRiskStore:
             exclusive=exclusive,
             cancel_on_timeout=cancel_on_timeout,
             run=self._run_steps,
+            short_way=None if self._sender is None else ShortWay(self._send_beginning, self._send_end),
             context=self._context,
         )
 
     async def record(self, log: EnforcementLog, lockout: Lockout | None = None) -> EnforcementLog:
         """Writes one finished enforcement, and its lockout if there is one: as :meth:`risk_store.RiskStore.record`."""
-        log.check_writable()
         log.enforcement_id = log.enforcement_id or uuid.uuid4().hex
         lockouts = [lockout] if lockout is not None else []
-        return await self._run_steps(recording(lambda: log, lockouts, self._context.limits, in_flight=False))
+        tried = None
+        if self._sender is not None:
+            deadline = time.monotonic() + self._context.limits.record_s
+            try:
+                outcome = self._sender.outcome(log, lockouts)
+                return await self._short(lambda sender: sender.record(outcome, deadline), deadline)
+            except BaseException as error:
+                tried = Tried(error, log, deadline)
+        else:
+            log.check_writable()
+        steps = recording(lambda: log, lockouts, self._context.limits, in_flight=False, tried=tried)
+        return await self._run_steps(steps)
 
     async def interrupted(self) -> list[Interrupted]:
         """Enforcements whose process is gone, or of other hosts: as :meth:`risk_store.RiskStore.interrupted`."""
@@ -344,13 +368,18 @@ class AsyncRiskStore:
     async def close(self) -> None:
         """Closes all connections. The store cannot be used afterwards."""
         self._closed = True
-        for engine in (self._readers, self._engine):
-            try:
-                async with asyncio.timeout(None if self._is_sqlite else _GOODBYE_S):
-                    await engine.dispose()
-            except TimeoutError:
-                logger.warning("%s did not let its connections go within %g s", display_url(self._url), _GOODBYE_S)
-                await engine.dispose(close=False)
+        if self._sender is not None:
+            await self._sender.close()
+        try:
+            async with asyncio.timeout(None if self._is_sqlite else _GOODBYE_S):
+                await self._readers.dispose()
+                await self._engine.dispose()
+        except TimeoutError:
+            logger.warning("%s did not let its connections go within %g s", display_url(self._url), _GOODBYE_S)
+            for raw in self._of_asyncpg:
+                raw.terminate()
+            await self._readers.dispose(close=False)
+            await self._engine.dispose(close=False)
 
     async def __aenter__(self) -> Self:
         return self
@@ -366,18 +395,47 @@ class AsyncRiskStore:
             step = next(steps)
             while True:
                 try:
-                    async with asyncio.timeout(step.timeout_s + _GRACE_S), self._write(step.timeout_s) as tx:
-                        result = await tx.run(step.work)
-                except TimeoutError as error:
-                    silent = StoreUnavailable(f"{display_url(self._url)}: no answer within {step.timeout_s:.3g} s")
-                    silent.__cause__ = error
-                    step = steps.throw(silent)
+                    if isinstance(step, Step):
+                        result = await self._in_transaction(step)
+                    else:
+                        result = await step
                 except BaseException as error:
                     step = steps.throw(error)
                 else:
                     step = steps.send(result)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
+
+    async def _in_transaction(self, step: Step) -> Any:
+        try:
+            async with asyncio.timeout(step.timeout_s + _GRACE_S), self._write(step.timeout_s) as tx:
+                return await tx.run(step.work)
+        except TimeoutError as error:
+            raise StoreUnavailable(f"{display_url(self._url)}: no answer within {step.timeout_s:.3g} s") from error
+
+    def _send_beginning(
+        self, in_flight: EnforcementInFlight, lockouts: Sequence[Lockout], deadline: float
+    ) -> Awaitable[None]:
+        return self._short(lambda sender: sender.begin(in_flight, lockouts, deadline), deadline)
+
+    def _send_end(self, latest: Callable[[], EnforcementLog], deadline: float) -> Awaitable[EnforcementLog]:
+        return self._short(lambda sender: sender.end(latest, deadline), deadline)
+
+    async def _short(self, send: Callable[[AsyncSender], Awaitable[T]], deadline: float) -> T:
+        """What the sender does, if the store may write now. Raises IsDistributed where it is of no use, once."""
+        self._check_not_nested()
+        with translated(self._url):
+            try:
+                async with asyncio.timeout(left_until(deadline) + _GRACE_S):
+                    await self._check_ready(left_until(deadline))
+                    if self._sender is None:
+                        raise IsDistributed
+                    return await send(self._sender)
+            except TimeoutError as error:
+                raise NoAnswerInTime from error
+            except IsDistributed:
+                self._sender = None
+                raise
 
     @asynccontextmanager
     async def _write(self, timeout_s: float | None) -> AsyncIterator[AsyncTransaction]:

@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -31,6 +31,7 @@ __all__ = [
     "ask_for_signs_of_life",
     "cut_off_at",
     "left_until",
+    "may_take_its_time",
     "watch_connections",
 ]
 
@@ -68,22 +69,24 @@ def cut_off_at(deadline: float, raw: Any) -> Iterator[None]:
     Raises NoAnswerInTime, from what the block then raised; OSError for a connection that is closed already.
     """
     handle = os.dup(_fileno(raw))  # ours: it is no other file's, even if the driver closes its own meanwhile
-    is_cut = False
+    call, is_cut = None, False
 
     def cut() -> None:
         nonlocal is_cut
         is_cut = True
         _shut(handle)
 
-    call = WATCHDOG.call_at(deadline, cut)
     try:
+        call = WATCHDOG.call_at(deadline, cut)
         yield
     except Exception as error:
-        if is_cut and not isinstance(error, RiskStoreError):
-            raise NoAnswerInTime from error
+        told = _told(error, is_cut)
+        if told is not error:
+            raise told from error
         raise
     finally:
-        call.cancel()
+        if call is not None:
+            call.cancel()
         os.close(handle)
 
 
@@ -99,6 +102,7 @@ class CutOff:
     >>> there.send(b"in time"), here.recv(7)
     (7, b'in time')
     >>> cut.end()
+    True
     >>> cut.begin(time.monotonic() + 0.01)
     >>> here.recv(7)
     b''
@@ -121,13 +125,14 @@ class CutOff:
             if deadline < self._called_at:
                 self._call_at(deadline)
 
-    def end(self) -> None:
-        """They have ended: nothing is cut for them any more."""
+    def end(self) -> bool:
+        """They have ended: nothing is cut for them any more. Whether the connection can be used again."""
         self._deadline = None
+        return not self._is_cut
 
     def told(self, error: BaseException) -> BaseException:
         """`error`, or NoAnswerInTime if the connection was cut, from it."""
-        return NoAnswerInTime(error) if self._is_cut else error
+        return _told(error, self._is_cut)
 
     def close(self) -> None:
         """No connection is cut any more."""
@@ -154,6 +159,13 @@ class CutOff:
                 _shut(self._handle)
 
 
+def _told(error: BaseException, is_cut: bool) -> BaseException:
+    """Not of Ctrl-C and a task's cancel, nor of what says already what was wrong."""
+    if not is_cut or not isinstance(error, Exception) or isinstance(error, RiskStoreError):
+        return error
+    return NoAnswerInTime(error)
+
+
 def _fileno(raw: Any) -> int:
     driver = getattr(raw, "driver_connection", raw)  # behind SQLAlchemy's adapter of an asyncio driver
     if hasattr(driver, "fileno"):
@@ -176,19 +188,45 @@ def _shut(handle: int) -> None:
 
 def ask_for_signs_of_life(raw: Any, silence_s: int, questions: int) -> None:
     """Has the system ask at the other end of the driver's connection `raw` once nothing came for `silence_s` seconds,
-    and lose the connection after as many more in which no answer to so many `questions` has come."""
-    with socket.socket(fileno=os.dup(_fileno(raw))) as handle:
-        if handle.family not in (socket.AF_INET, socket.AF_INET6):
-            return  # the other end is this host
+    and lose the connection when for as many more no answer has come to so many `questions`, nor to what was sent."""
+    options = {
+        "TCP_KEEPIDLE": silence_s,
+        "TCP_KEEPINTVL": silence_s // questions,
+        "TCP_KEEPCNT": questions,
+        "TCP_USER_TIMEOUT": 2 * silence_s * 1000,
+    }
+    with suppress(OSError), _socket_of(raw) as handle:  # a connection that is lost already tells so itself
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in {
-            "TCP_KEEPIDLE": silence_s,
-            "TCP_KEEPINTVL": silence_s // questions,
-            "TCP_KEEPCNT": questions,
-            "TCP_USER_TIMEOUT": silence_s * 1000,
-        }.items():
-            if hasattr(socket, name):  # what a system has not stays as it is
-                handle.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in options.items():
+            _set_option(handle, name, value)
+
+
+@contextmanager
+def may_take_its_time(raw: Any) -> Iterator[None]:
+    """In this block the other end may take nothing of what is sent on the driver's connection `raw`, as long as it is
+    there: a server that waits for a lock in the middle of a COPY."""
+    before = 0
+    with suppress(OSError), _socket_of(raw) as handle:
+        before = _set_option(handle, "TCP_USER_TIMEOUT", 0)
+    try:
+        yield
+    finally:
+        with suppress(OSError), _socket_of(raw) as handle:
+            _set_option(handle, "TCP_USER_TIMEOUT", before)
+
+
+def _socket_of(raw: Any) -> socket.socket:
+    return socket.socket(fileno=os.dup(_fileno(raw)))
+
+
+def _set_option(handle: socket.socket, name: str, value: int) -> int:
+    """What it was before; 0 where a system has none of it, or the other end is this host itself."""
+    option = getattr(socket, name, None)
+    if option is None or handle.family not in (socket.AF_INET, socket.AF_INET6):
+        return 0
+    before = handle.getsockopt(socket.IPPROTO_TCP, option)
+    handle.setsockopt(socket.IPPROTO_TCP, option, value)
+    return before
 
 
 def watch_connections(engine: sa.Engine) -> None:

@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -125,11 +125,12 @@ class Meter(Protocol):
 class ShortWay(NamedTuple):
     """How a store writes the beginning and the end of an enforcement with less than a transaction of the repositories.
 
-    Each by a deadline of ``time.monotonic()``; what fails is tried again in a transaction.
+    Each by a deadline of ``time.monotonic()``; what fails is tried again in a transaction. For asyncio they give what
+    is to be awaited.
     """
 
-    begin: Callable[[EnforcementInFlight, Sequence[Lockout], float], None]
-    end: Callable[[Callable[[], EnforcementLog], float], EnforcementLog]
+    begin: Callable[[EnforcementInFlight, Sequence[Lockout], float], Awaitable[None] | None]
+    end: Callable[[Callable[[], EnforcementLog], float], EnforcementLog | Awaitable[EnforcementLog]]
 
 
 OnAlert = Callable[[Alert], object]
@@ -263,7 +264,9 @@ class EnforcementCore:
         deadline = time.monotonic() + self.context.limits.intent_s
         if short_way is not None and not self.exclusive:
             try:
-                short_way.begin(self._in_flight(), self._lockouts, deadline)
+                begun = short_way.begin(self._in_flight(), self._lockouts, deadline)
+                if begun is not None:
+                    yield begun
                 return
             except NestedTransaction:
                 raise
@@ -305,7 +308,8 @@ class EnforcementCore:
             if short_way is not None and not self._lockouts:  # else some are left to be written
                 deadline = time.monotonic() + limits.record_s
                 try:
-                    self.log = short_way.end(latest, deadline)
+                    ended = short_way.end(latest, deadline)
+                    self.log = ended if isinstance(ended, EnforcementLog) else (yield ended)
                     return
                 except BaseException as failure:
                     tried = Tried(failure, self._ended, deadline)

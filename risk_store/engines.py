@@ -66,8 +66,10 @@ HAS_BEGUN = "risk_store_has_begun"
 """In the ``info`` of a connection to SQLite: the driver has begun the transaction that SQLAlchemy is about to begin."""
 BUSY_TIMEOUT_S = 30.0  # SQLite's wait for a writer in another process: 0 of 800 transactions "locked" (testing.md 6)
 CONNECT_TIMEOUT_S = 10  # libpq waits for a silent host for ever
-# A host that is gone without a word: TCP finds out after a quarter of an hour, or never at an end that only listens.
-# Each end asks after so many seconds of silence, and gives the other one up when it has said nothing for as many more.
+# A host that is gone without a word: TCP finds out after a quarter of an hour, or never at an end that only listens;
+# what a client had locked when its host went is locked until the server knows, after two hours. So each end asks after
+# so many seconds of silence, and gives the other one up when it has said nothing for as many more. (`tcp_user_timeout`,
+# after which what was sent must have arrived, is for our end alone: a client may be slow to read.)
 SILENCE_S = 30
 _QUESTIONS = 3
 WATCH_BUSY_TIMEOUT_S = 0.25  # who watches tells that the file is locked, rather than to wait
@@ -223,10 +225,14 @@ def _url_of_server(url: URL, purpose: Purpose) -> URL:
     if url.get_driver_name() == "asyncpg":
         return url  # it takes its settings from connect_args
     given = url.query.get("options", "")
-    settings = [f"-c {name}={value}" for name, value in _server_settings(purpose).items()]
-    options = " ".join([given if isinstance(given, str) else " ".join(given), *settings]).strip()
-    ours = {"connect_timeout": str(CONNECT_TIMEOUT_S), **_signs_of_life("keepalives")}
-    return url.update_query_dict({**ours, **url.query, "options": options})
+    asks, must = (
+        [f"-c {name}={value}" for name, value in settings.items()]
+        for settings in (_signs_of_life("tcp_keepalives"), _server_settings(purpose))
+    )
+    # The last one counts: a user may want other signs of life, and nothing else of what we rest on.
+    options = " ".join([*asks, given if isinstance(given, str) else " ".join(given), *must])
+    ours = {"connect_timeout": str(CONNECT_TIMEOUT_S), "tcp_user_timeout": str(2 * SILENCE_S * 1000)}
+    return url.update_query_dict({**ours, **_signs_of_life("keepalives"), **url.query, "options": options})
 
 
 def _signs_of_life(keepalives: str) -> dict[str, str]:
@@ -235,7 +241,6 @@ def _signs_of_life(keepalives: str) -> dict[str, str]:
         f"{keepalives}_idle": SILENCE_S,
         f"{keepalives}_interval": SILENCE_S // _QUESTIONS,
         f"{keepalives}_count": _QUESTIONS,
-        "tcp_user_timeout": SILENCE_S * 1000,
     }
     return {name: str(value) for name, value in values.items()}
 
@@ -244,8 +249,6 @@ def _server_settings(purpose: Purpose) -> dict[str, str]:
     # The session's zone only shapes how instants travel; UTC keeps the years 1 and 9999 within Python's range. Floats
     # travel as text with psycopg: whole, whatever the database's owner has set. And text as what Python can hold.
     settings = {"timezone": "UTC", "extra_float_digits": "1", "client_encoding": "UTF8"}
-    # What a client had locked when its host went is locked until the server knows: after two hours, if nobody asks.
-    settings |= _signs_of_life("tcp_keepalives")
     if purpose in READING:
         settings["default_transaction_read_only"] = "on"
         # A prepared report would be planned for whatever account and window it is asked for, which takes ten times as
@@ -267,7 +270,8 @@ def _settings(url: URL, purpose: Purpose, pool_size: int) -> dict[str, Any]:
         if database_file(url) is None:
             return settings | {"poolclass": StaticPool}  # an in-memory database lives as long as its one connection
     elif url.get_driver_name() == "asyncpg":
-        settings["connect_args"] = {"server_settings": _server_settings(purpose), "timeout": CONNECT_TIMEOUT_S}
+        server_settings = _signs_of_life("tcp_keepalives") | _server_settings(purpose)
+        settings["connect_args"] = {"server_settings": server_settings, "timeout": CONNECT_TIMEOUT_S}
     if purpose == "migrate":
         return settings | {"poolclass": NullPool}
     settings |= {"pool_size": pool_size, "max_overflow": 10}

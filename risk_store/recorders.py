@@ -80,14 +80,14 @@ class Recorders:
             recorder = self._take() or self._open(deadline)
             recorder.cut.begin(deadline)
             result = work(recorder)
-            recorder.cut.end()
+            is_whole = recorder.cut.end()
         except BaseException as error:
             if recorder is not None:
                 recorder.close()
             self._translated.tell(error if recorder is None else recorder.cut.told(error))
             raise
         recorder.used = time.monotonic()
-        if len(self._kept) < self._most:
+        if is_whole and len(self._kept) < self._most:
             self._kept.append(recorder)
         else:
             recorder.close()

@@ -11,7 +11,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -49,8 +49,9 @@ class Step(NamedTuple):
     work: Callable[[Transaction], Any]
 
 
-Steps = Generator[Step, Any, T]
-"""Yields steps, is sent their results (or thrown what they raised), and returns what they were for."""
+Steps = Generator[Step | Awaitable[Any], Any, T]
+"""Yields steps, is sent their results (or thrown what they raised), and returns what they were for. For asyncio a step
+may also be something to wait for."""
 
 
 class Write(Protocol):
@@ -64,6 +65,7 @@ def run_steps(steps: Steps[T], write: Write) -> T:
     try:
         step = next(steps)
         while True:
+            assert isinstance(step, Step)
             try:
                 with write(step.timeout_s) as tx:
                     result = step.work(tx)

@@ -221,7 +221,7 @@ def test_whose_time_is_over_while_another_stands_back_is_told_that_it_is_written
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("risk_store.writers.STANDS_BACK_S", 60.0)
-    with RiskStore(store_url, limits=Limits(record_s=6.0)) as store:
+    with RiskStore(store_url, limits=Limits(record_s=10.0)) as store:
         measured(store)
         told = threading.Event()
         write = Outcome.write
@@ -433,7 +433,7 @@ def test_who_was_taken_along_waits_no_longer_than_its_own_time(store_url: str, m
         monkeypatch.setattr(Outcome, "write", hanging)
         second = a_log(2)
         works = [lambda: store.record(a_log(1)), lambda: store.record(second)]
-        with in_a_hurry(store, Limits(record_s=2.0)), queued(store, *works) as raised:
+        with in_a_hurry(store, Limits(record_s=5.0)), queued(store, *works) as raised:
             threading.Timer(0.0, lambda: (until(lambda: len(raised) == 1), go_on.set())).start()
         [error] = raised
         assert isinstance(error, EnforcementNotRecorded)

@@ -163,8 +163,7 @@ class Reader:
             self._forget()  # the clock was set back: what was let go as too old may be asked for again
         self._last_now = now
         minute = now.replace(second=0, microsecond=0)
-        with translated(self.url), self._answered():
-            connection = self._connected()
+        with translated(self.url), self._answered(self._connected()) as connection:
             key = (self._stamp(connection), minute)
             kept = self._looks.get(view)
             if kept is not None and kept[0] == key and key[0] is not None and kept[1].trouble is None:
@@ -196,13 +195,13 @@ class Reader:
         return self._connection
 
     @contextmanager
-    def _answered(self) -> Iterator[None]:
-        """A connection on which the server says nothing is cut."""
-        if self.file is not None or self._connection is None:
-            yield
+    def _answered(self, connection: sa.Connection) -> Iterator[sa.Connection]:
+        """In this block a connection on which the server says nothing is cut."""
+        if self.file is not None:
+            yield connection
             return
-        with cut_off_at(time.monotonic() + _ANSWER_S, self._connection.connection.dbapi_connection):
-            yield
+        with cut_off_at(time.monotonic() + _ANSWER_S, connection.connection.dbapi_connection):
+            yield connection
 
     def _stamp(self, connection: sa.Connection) -> str | None:
         """Another text once anything was committed. On its own, so that nothing committed meanwhile is missed."""

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from risk_store.deadlines import may_take_its_time
 from risk_store.repositories.encoding import encode_column
 from risk_store.repositories.prepared import Prepared
 
@@ -102,7 +103,7 @@ def copy_into(
     statement = f"COPY {quote(table.name)} ({names}) FROM STDIN{' (FORMAT BINARY)' if binary else ''}"
     raw: Any = connection.connection.driver_connection
     try:
-        with raw.cursor() as cursor, cursor.copy(statement) as copy:
+        with may_take_its_time(raw), raw.cursor() as cursor, cursor.copy(statement) as copy:
             yield copy
     except dialect.loaded_dbapi.Error as error:
         told = _as_told(error, table, dialect.loaded_dbapi)

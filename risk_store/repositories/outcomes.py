@@ -74,8 +74,15 @@ class Forms(dict[Prepared, tuple[Any, Sequence[str]]]):
         self.for_sqlite = dialect.name == "sqlite"
 
     def __missing__(self, statement: Prepared) -> tuple[Any, Sequence[str]]:
-        sql = statement.on(self.dialect).sql
-        form = self[statement] = (sql, ()) if self.for_sqlite else native(sql)
+        compiled = statement.on(self.dialect)
+        form: tuple[Any, Sequence[str]]
+        if self.for_sqlite:
+            form = compiled.sql, ()
+        elif compiled.by_position:  # asyncpg's
+            form = compiled.sql, tuple(each.name for each in compiled.taken)
+        else:
+            form = native(compiled.sql)
+        self[statement] = form
         return form
 
 
@@ -107,6 +114,11 @@ class _Job(ABC):
     @abstractmethod
     def _encode(self) -> Encoded: ...
 
+    def one(self) -> tuple[Any, Any]:
+        """The one statement that it is on a server, as :meth:`encoded`. Raises ValueError for one that is several."""
+        [statement] = self.encoded()
+        return statement
+
     def is_ready(self) -> bool:
         """Whether it can be sent along with others; if not, it is `refused`."""
         if self.statements is None:
@@ -132,7 +144,10 @@ class _Job(ABC):
 
     def _taken(self, statement: Prepared, names: Sequence[str], values: Values) -> Any:
         named = dict(zip(names, values, strict=True))
-        return named if self._plain else statement.on(self._forms.dialect).values(named)
+        if self._plain:
+            return named
+        compiled = statement.on(self._forms.dialect)
+        return compiled.values(named) if self._forms.for_sqlite else compiled.by_name(named)
 
 
 class Intent(_Job):
@@ -256,6 +271,15 @@ class Outcome(_Job):
             if self._in_flight and cursor.rowcount == 0:
                 raise LookupError(f"enforcement {self.log.enforcement_id} is not in flight")
         self.log_id = cursor.lastrowid if self._forms.for_sqlite else cursor.fetchone()[0]
+
+    def answered(self, rows: Sequence[Any]) -> None:
+        """Takes the rows with which a server has answered its statement, for who has sent it without a cursor.
+
+        Raises LookupError as :meth:`write` does: then nothing was written.
+        """
+        if not rows:
+            raise LookupError(f"enforcement {self.log.enforcement_id} is not in flight")
+        self.log_id = rows[0][0]
 
     @property
     def key(self) -> tuple[int, str]:

@@ -1,5 +1,6 @@
 """store.enforce and store.record, the same on each engine (SPEC 4 in its sync form)."""
 
+import dataclasses
 import json
 import os
 import sqlite3
@@ -289,6 +290,10 @@ def test_record_gives_an_enforcement_id_and_a_second_call_still_locks(timed: Ris
 def test_a_limit_that_bounds_nothing_is_refused(seconds: float) -> None:
     with pytest.raises(InvalidValue, match="intent_s"):
         Limits(intent_s=seconds)
+
+
+def test_an_enforcement_waits_half_a_second_for_its_beginning_and_five_seconds_for_its_record() -> None:
+    assert {field.name: field.default for field in dataclasses.fields(Limits)} == {"intent_s": 0.5, "record_s": 5.0}
 
 
 @pytest.mark.usefixtures("nothing_else_ends_a_wait")
