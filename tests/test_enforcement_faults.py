@@ -25,6 +25,7 @@ import sqlalchemy as sa
 from risk_store import (
     EnforcementLog,
     EnforcementNotRecorded,
+    InvalidValue,
     Limits,
     Lockout,
     RiskStore,
@@ -33,7 +34,7 @@ from risk_store import (
     Thresholds,
 )
 from risk_store.aio import AsyncRiskStore
-from risk_store.deadlines import _fileno
+from risk_store.deadlines import CutOff, NoAnswerInTime, _fileno, cut_off_at
 from risk_store.engines import Purpose, open_async_engine, open_engine
 from risk_store.repositories.bulk import copy_into
 from risk_store.watchdog import Watchdog
@@ -373,6 +374,25 @@ async def _enforced_and_read(store: AsyncRiskStore, account: int) -> None:
     async with store.enforce(account, "R", "A", "r", exclusive=True), store.read() as tx:
         await tx.enforcements.list()
         await asyncio.sleep(0.05)
+
+
+def test_only_what_a_driver_says_of_a_connection_that_was_cut_is_told_as_silence() -> None:
+    mine = (KeyboardInterrupt(), SystemExit(1), InvalidValue("reason", "", "text"))
+    here, there = socket.socketpair()
+    with here, there:
+        kept = CutOff(here)
+        kept.begin(time.monotonic())
+        assert here.recv(1) == b"", "it is cut"
+        assert [kept.told(error) for error in mine] == list(mine)
+        assert isinstance(kept.told(OSError("lost")), NoAnswerInTime)
+        assert not kept.end(), "it can't be used again"
+        kept.close()
+    for error in (*mine, OSError("lost")):
+        here, there = socket.socketpair()
+        told = NoAnswerInTime if isinstance(error, OSError) else type(error)
+        with here, there, pytest.raises(told), cut_off_at(time.monotonic(), here):
+            assert here.recv(1) == b""
+            raise error
 
 
 OF_THE_SYSTEM = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
