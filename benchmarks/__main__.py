@@ -50,7 +50,13 @@ SAME = {"R2": "R1", "R3": "R1", "R4": "R1"}  # which are measured on one log
 # What durability changes. The others are measured once on SQLite, as durable as the store always is.
 IN_NORMAL = (enforcements.run, orders.single_and_batch)
 ON_CLUSTER = (scaling.run,)  # the others make a database for each contender
-DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "max_connections": "300"}
+DURABLE = {
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    "autovacuum": "on",
+    "max_connections": "300",
+}
 
 
 def run(

@@ -68,6 +68,7 @@ SETTINGS = {
     "max_connections": "100",
     "timezone": "UTC",
     "jit": "off",
+    "autovacuum": "off",  # it comes by when it likes, and the plan of a table of one row is another one after it
 }
 
 WAYS_OUT = f"""Ways out:
