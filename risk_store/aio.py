@@ -413,10 +413,19 @@ class AsyncRiskStore:
         except TimeoutError as error:
             raise StoreUnavailable(f"{display_url(self._url)}: no answer within {step.timeout_s:.3g} s") from error
 
-    def _send_beginning(
+    async def _send_beginning(
         self, in_flight: EnforcementInFlight, lockouts: Sequence[Lockout], deadline: float
-    ) -> Awaitable[None]:
-        return self._short(lambda sender: sender.begin(in_flight, lockouts, deadline), deadline)
+    ) -> None:
+        self._check_not_nested()  # of this task, and not of the next one
+        begun = self._short(lambda sender: sender.begin(in_flight, lockouts, deadline), deadline)
+        sending = asyncio.ensure_future(begun)
+        sending.add_done_callback(lambda done: done.cancelled() or done.exception())  # somebody has looked at it
+        try:
+            await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            # Not before it is over, which is soon: else a server might carry it out after it was taken back.
+            await asyncio.wait([sending])
+            raise
 
     def _send_end(self, latest: Callable[[], EnforcementLog], deadline: float) -> Awaitable[EnforcementLog]:
         return self._short(lambda sender: sender.end(latest, deadline), deadline)

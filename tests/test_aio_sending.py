@@ -218,6 +218,25 @@ async def test_a_record_whose_task_is_cancelled_is_told(
     assert (await store.record(a_log(3))).id
 
 
+async def test_a_task_that_is_cancelled_at_the_beginning_leaves_nothing_in_flight(
+    store: AsyncRiskStore, other: psycopg.Connection[Any]
+) -> None:
+    await enforced(store, 1)
+    slow = "CREATE FUNCTION slow() RETURNS trigger AS 'BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END' LANGUAGE plpgsql"
+    other.execute(slow)
+    other.execute("CREATE TRIGGER slow BEFORE INSERT ON enforcement_in_flight FOR EACH ROW EXECUTE FUNCTION slow()")
+    busy = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+    task = asyncio.create_task(enforced(store, 2))
+    while other.execute(busy).fetchone() == (0,):
+        await asyncio.sleep(0.005)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    while other.execute(busy).fetchone() != (0,):
+        await asyncio.sleep(0.005)
+    assert (count(other, "enforcement_in_flight"), count(other, "enforcement_log")) == (0, 1)
+
+
 async def test_a_server_that_falls_silent_costs_a_record_its_time_and_is_used_again(
     watched: tuple[AsyncRiskStore, Proxy], other: psycopg.Connection[Any]
 ) -> None:
