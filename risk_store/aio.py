@@ -17,7 +17,7 @@ import time
 import uuid
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -162,7 +162,7 @@ class AsyncEnforcement(EnforcementCore):
                 await asyncio.to_thread(self._tell_of_end)  # a callback that hangs holds up this task, and no other
 
 
-async def _to_the_end(work: Coroutine[Any, Any, None]) -> asyncio.CancelledError | None:
+async def _to_the_end(work: Coroutine[Any, Any, object]) -> asyncio.CancelledError | None:
     """Waits for `work` however often this task is cancelled meanwhile: a record must not be lost to impatience.
 
     Returns the last cancellation. Only the end of the event loop itself ends `work` before its time.
@@ -395,10 +395,12 @@ class AsyncRiskStore:
             step = next(steps)
             while True:
                 try:
-                    if isinstance(step, Step):
-                        result = await self._in_transaction(step)
-                    else:
+                    if not isinstance(step, Step):
                         result = await step
+                    elif step.to_the_end:
+                        result = await _to_the_end(self._in_transaction(step))
+                    else:
+                        result = await self._in_transaction(step)
                 except BaseException as error:
                     step = steps.throw(error)
                 else:
@@ -422,10 +424,12 @@ class AsyncRiskStore:
         sending.add_done_callback(lambda done: done.cancelled() or done.exception())  # somebody has looked at it
         try:
             await asyncio.shield(sending)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
             # Not before it is over, which is soon: else a server might carry it out after it was taken back.
-            await asyncio.wait([sending])
-            raise
+            while not sending.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([sending])
+            raise cancelled
 
     def _send_end(self, latest: Callable[[], EnforcementLog], deadline: float) -> Awaitable[EnforcementLog]:
         return self._short(lambda sender: sender.end(latest, deadline), deadline)
@@ -443,7 +447,9 @@ class AsyncRiskStore:
             except TimeoutError as error:
                 raise NoAnswerInTime from error
             except IsDistributed:
-                self._sender = None
+                sender, self._sender = self._sender, None
+                if sender is not None:
+                    await sender.close()
                 raise
 
     @asynccontextmanager

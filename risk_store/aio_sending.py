@@ -11,7 +11,7 @@ import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from importlib import import_module
 from types import SimpleNamespace
@@ -125,7 +125,8 @@ class _ByAsyncpg(_Recorder):
 
     async def close(self) -> None:
         self.cut.close()
-        self.raw.terminate()
+        with suppress(RuntimeError):  # its event loop is closed: then so is the connection
+            self.raw.terminate()
 
 
 class _Recorders:

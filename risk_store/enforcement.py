@@ -255,7 +255,7 @@ class EnforcementCore:
             self._leave()
             # The intent may be written; nobody is to take it for an enforcement that was interrupted.
             with suppress(Exception):
-                yield Step(self.context.limits.intent_s, self._take_back_intent)
+                yield Step(self.context.limits.intent_s, self._take_back_intent, to_the_end=True)
             raise
         else:
             self._lockouts.clear()

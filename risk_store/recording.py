@@ -47,6 +47,8 @@ class Step(NamedTuple):
 
     timeout_s: float
     work: Callable[[Transaction], Any]
+    to_the_end: bool = False
+    """However often a task is cancelled meanwhile."""
 
 
 Steps = Generator[Step | Awaitable[Any], Any, T]

@@ -218,8 +218,9 @@ async def test_a_record_whose_task_is_cancelled_is_told(
     assert (await store.record(a_log(3))).id
 
 
+@pytest.mark.parametrize("times", [1, 2, 5])
 async def test_a_task_that_is_cancelled_at_the_beginning_leaves_nothing_in_flight(
-    store: AsyncRiskStore, other: psycopg.Connection[Any]
+    store: AsyncRiskStore, other: psycopg.Connection[Any], times: int
 ) -> None:
     await enforced(store, 1)
     slow = "CREATE FUNCTION slow() RETURNS trigger AS 'BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END' LANGUAGE plpgsql"
@@ -229,7 +230,9 @@ async def test_a_task_that_is_cancelled_at_the_beginning_leaves_nothing_in_fligh
     task = asyncio.create_task(enforced(store, 2))
     while other.execute(busy).fetchone() == (0,):
         await asyncio.sleep(0.005)
-    task.cancel()
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0.02)
     with pytest.raises(asyncio.CancelledError):
         await task
     while other.execute(busy).fetchone() != (0,):
@@ -273,3 +276,26 @@ async def test_on_a_distributed_store_enforcements_go_the_general_way(
         await enforced(store, account)
     assert len(asked) == 1
     assert (count(other, "enforcement_log"), count(other, "lockouts")) == (6, 3)
+
+
+async def test_one_that_becomes_distributed_keeps_no_connection_of_before(
+    store: AsyncRiskStore, other: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.record(a_log(1))
+    assert store._sender is not None
+    [kept] = store._sender._recorders._kept
+    monkeypatch.setattr("risk_store.aio_sending.is_distributed", lambda _connection: True)
+    await enforced(store, 2)  # whose beginning needs another connection
+    assert store._sender is None
+    assert kept.raw.closed if hasattr(kept.raw, "closed") else kept.raw.is_closed()
+    assert count(other, "enforcement_log") == 2
+
+
+def test_a_store_may_be_closed_when_its_event_loop_is_over(postgres_store_url: str, driver: str) -> None:
+    store = AsyncRiskStore(sa.make_url(postgres_store_url).set(drivername=driver))
+
+    async def record() -> None:
+        await store.record(a_log(1))
+
+    asyncio.run(record())
+    asyncio.run(store.close())
