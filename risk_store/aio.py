@@ -424,12 +424,12 @@ class AsyncRiskStore:
         sending.add_done_callback(lambda done: done.cancelled() or done.exception())  # somebody has looked at it
         try:
             await asyncio.shield(sending)
-        except asyncio.CancelledError as cancelled:
+        except asyncio.CancelledError:
             # Not before it is over, which is soon: else a server might carry it out after it was taken back.
             while not sending.done():
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait([sending])
-            raise cancelled
+            raise
 
     def _send_end(self, latest: Callable[[], EnforcementLog], deadline: float) -> Awaitable[EnforcementLog]:
         return self._short(lambda sender: sender.end(latest, deadline), deadline)

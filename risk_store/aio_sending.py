@@ -7,8 +7,8 @@ instead is printed by `python -m benchmarks --only W1`.
 
 from __future__ import annotations
 
-import math
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -24,16 +24,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from risk_store.deadlines import CutOff, answered_by, cut_off_at
 from risk_store.engines import translated
 from risk_store.models import EnforcementInFlight, EnforcementLog, Lockout
-from risk_store.recorders import KEPT_S, LOCKED_S
+from risk_store.recorders import KEPT_S, session_timeouts
 from risk_store.recording import Limits
 from risk_store.repositories.outcomes import Forms, Intent, Outcome
 from risk_store.sharding import is_distributed
 
 __all__ = ["AsyncSender", "IsDistributed"]
-
-_SET_TIMEOUTS = sa.text(
-    "SELECT set_config('lock_timeout', :lock_ms, false), set_config('statement_timeout', :statement_ms, false)"
-)
 
 
 class IsDistributed(Exception):
@@ -85,7 +81,7 @@ class AsyncSender:
         await self._beginners.close()
 
 
-class _Recorder:
+class _Recorder(ABC):
     """A connection of the driver's in autocommit. Whoever has it is the only one."""
 
     def __init__(self, raw: Any) -> None:
@@ -93,13 +89,13 @@ class _Recorder:
         self.cut = CutOff(raw)
         self.used = time.monotonic()
 
+    @abstractmethod
     async def send(self, sql: Any, values: Sequence[Any]) -> Sequence[Any]:
         """Carries out one statement, with ``$1``, and gives the rows that it returns."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def close(self) -> None:
-        """Without a word to the server, which may not answer."""
-        raise NotImplementedError
+        """Without waiting for the server, which may not answer."""
 
 
 class _ByPsycopg(_Recorder):
@@ -187,8 +183,7 @@ class _Recorders:
                 await connection.execution_options(isolation_level="AUTOCOMMIT")
                 if await connection.run_sync(is_distributed):
                     raise IsDistributed
-                lock_ms, statement_ms = (math.ceil(s * 1000) for s in (min(LOCKED_S, self._most_s), self._most_s))
-                await connection.execute(_SET_TIMEOUTS, {"lock_ms": str(lock_ms), "statement_ms": str(statement_ms)})
+                await connection.exec_driver_sql(session_timeouts(self._most_s))
             recorder = (_ByAsyncpg if self._engine.dialect.driver == "asyncpg" else _ByPsycopg)(raw)
         except BaseException:
             await connection.invalidate()

@@ -225,14 +225,15 @@ def _url_of_server(url: URL, purpose: Purpose) -> URL:
     if url.get_driver_name() == "asyncpg":
         return url  # it takes its settings from connect_args
     given = url.query.get("options", "")
-    asks, must = (
-        [f"-c {name}={value}" for name, value in settings.items()]
-        for settings in (_signs_of_life("tcp_keepalives"), _server_settings(purpose))
-    )
+    theirs = given if isinstance(given, str) else " ".join(given)
     # The last one counts: a user may want other signs of life, and nothing else of what we rest on.
-    options = " ".join([*asks, given if isinstance(given, str) else " ".join(given), *must])
+    options = f"{_options(_signs_of_life('tcp_keepalives'))} {theirs} {_options(_server_settings(purpose))}"
     ours = {"connect_timeout": str(CONNECT_TIMEOUT_S), "tcp_user_timeout": str(2 * SILENCE_S * 1000)}
     return url.update_query_dict({**ours, **_signs_of_life("keepalives"), **url.query, "options": options})
+
+
+def _options(settings: dict[str, str]) -> str:
+    return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
 
 def _signs_of_life(keepalives: str) -> dict[str, str]:

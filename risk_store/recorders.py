@@ -21,17 +21,25 @@ from risk_store.engines import translated
 from risk_store.long_statements import native_cursor
 from risk_store.sharding import is_distributed
 
-__all__ = ["Recorder", "Recorders"]
+__all__ = ["KEPT_S", "Recorder", "Recorders", "session_timeouts"]
 
 T = TypeVar("T")
-
-SET_SESSION_TIMEOUTS = "SELECT set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false)"
 
 # A connection kept for records is not used again when it was idle for longer (seconds).
 KEPT_S = 60.0
 # How long a record waits for a lock of somebody else's (seconds) before it is tried in the general way, which waits as
 # long as there is time: others may be in the same statement.
 LOCKED_S = 0.1
+
+
+def session_timeouts(most_s: float) -> str:
+    """The statement after which the server ends those of a connection that is kept for records, after `most_s` seconds.
+
+    >>> session_timeouts(5)
+    "SELECT set_config('lock_timeout', '100', false), set_config('statement_timeout', '5000', false)"
+    """
+    lock_ms, most_ms = (math.ceil(seconds * 1000) for seconds in (min(LOCKED_S, most_s), most_s))
+    return f"SELECT set_config('lock_timeout', '{lock_ms}', false), set_config('statement_timeout', '{most_ms}', false)"
 
 
 class Recorder:
@@ -43,8 +51,7 @@ class Recorder:
             connection.execution_options(isolation_level="AUTOCOMMIT")
             self.takes_others = not is_distributed(connection)  # whose shards each have accounts of their own
             connection.detach()
-            lock_ms, statement_ms = (str(math.ceil(seconds * 1000)) for seconds in (min(LOCKED_S, most_s), most_s))
-            raw.execute(SET_SESSION_TIMEOUTS, (lock_ms, statement_ms))
+            raw.execute(session_timeouts(most_s))
         self.dialect = connection.dialect
         self.cursor = native_cursor(raw)
         self.used = time.monotonic()
